@@ -24,16 +24,16 @@ def words(name: str, short: bool) -> str:
 
 def measure(bench: Bench) -> list[Result]:
     """Measure every prompt with every number of vectors."""
-    results = []
+    results, lengths = [], bench.lengths or LENGTHS
     for prompt in bench.chosen(names(bench)):
-        for length in bench.lengths or LENGTHS:
+        like = f"system-{prompt}-{lengths[0]}"
+        for length in lengths:
             name = f"system-{prompt}-{length}"
 
-            def compute(name: str = name, prompt: str = prompt, length: int = length) -> Result:
+            def compute(name: str = name, like: str = like, prompt: str = prompt, length: int = length) -> Result:
                 options = {"vectors": length, "seeds": 1}
-                result = bench.distil(
-                    name, words(prompt, bench.short), requests_for(prompt, bench.short), **options
-                )
+                requests = requests_for(prompt, bench.short)
+                result = bench.distil(name, words(prompt, bench.short), requests, like, **options)
                 return {"prompt": prompt, "length": length, **distilled(result)}
 
             results.append(bench.once(name, compute))
