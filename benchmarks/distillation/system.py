@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from .bench import Bench, Result, distilled, errors, median_and_worst, percent, table, whole
@@ -24,20 +25,20 @@ def words(name: str, short: bool) -> str:
 
 def measure(bench: Bench) -> list[Result]:
     """Measure every prompt with every number of vectors."""
-    results, lengths = [], bench.lengths or LENGTHS
-    for prompt in bench.chosen(names(bench)):
-        like = f"system-{prompt}-{lengths[0]}"
-        for length in lengths:
-            name = f"system-{prompt}-{length}"
+    lengths = bench.lengths or LENGTHS
+    return [
+        bench.once(f"system-{prompt}-{length}", partial(_distilled, bench, prompt, length, lengths[0]))
+        for prompt in bench.chosen(names(bench))
+        for length in lengths
+    ]
 
-            def compute(name: str = name, like: str = like, prompt: str = prompt, length: int = length) -> Result:
-                options = {"vectors": length, "seeds": 1}
-                requests = requests_for(prompt, bench.short)
-                result = bench.distil(name, words(prompt, bench.short), requests, like, **options)
-                return {"prompt": prompt, "length": length, **distilled(result)}
 
-            results.append(bench.once(name, compute))
-    return results
+def _distilled(bench: Bench, prompt: str, length: int, answered: int) -> Result:
+    """Distil a prompt; its run with `answered` vectors has the teacher's answers, if it was made before."""
+    text, requests = words(prompt, bench.short), requests_for(prompt, bench.short)
+    name, like = (f"system-{prompt}-{vectors}" for vectors in (length, answered))
+    result = bench.distil(name, text, requests, like, vectors=length, seeds=1)
+    return {"prompt": prompt, "length": length, **distilled(result)}
 
 
 def report(results: Sequence[Result]) -> str:
