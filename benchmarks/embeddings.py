@@ -26,43 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import softprompt
-from softprompt.artifacts.manifest import BASE
-from softprompt.artifacts.manifest import VECTORS as VECTORS_FILE
 from softprompt.evaluation.records import Evaluation
 from softprompt.tuned import Tuned
 
+from .embedding.equal_time import WAYS, Way, rate_of, served_bytes, train_for, tuned
 from .embedding.sets import SETS, SPLITS, Row, made_up
 from .training.machine import where
 
-PILOT = 4  # steps that are timed
-SEARCH = 0.5  # of the seconds of training: what the search of the learning rate takes, all rates together
 CHOSEN_BY = "ndcg_at_10"
 LEAST_GAIN = 0.01  # of LoRA in nDCG@10: a share of a smaller gain is noise
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A way to fit the encoder to a set: a method of the registry, or training of the base itself."""
-
-    name: str
-    method: str
-    rates: tuple[float, ...]
-    settings: dict[str, Any]
-
-    def at(self, rate: float) -> dict[str, Any]:
-        """Return the settings with a learning rate of what is trained: the vectors, or the base."""
-        base = self.settings.get("base")
-        return {**self.settings, "lr": rate} if base is None else {"base": {"mode": base, "lr": rate}}
-
-
-VECTORS, LORA, FULL = (1e-2, 3e-2, 1e-1), (2e-4, 5e-4, 2e-3), (1e-5, 3e-5, 1e-4)
-WAYS = (
-    Way("prompt of 5", "prompt-tuning", VECTORS, {"length": 5}),
-    Way("prompt of 16", "prompt-tuning", VECTORS, {"length": 16}),
-    Way("prefix of 16", "prefix-tuning", VECTORS, {"length": 16}),
-    Way("LoRA", "none", LORA, {"base": "lora"}),
-    Way("full", "none", FULL, {"base": "full"}),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,34 +77,14 @@ class Bench:
 
     def tuned(self, way: Way, name: str, rows: dict[str, list[Row]]) -> Tuned:
         """Train a way on a set for the same seconds as the others, or open the run if it is finished."""
-        output = self.out / f"{name}-{way.name}".replace(" ", "-")
-        if (output / "softprompt.json").exists():
-            return softprompt.open_prompt(output)
-        with tempfile.TemporaryDirectory() as folder:
-            pilot = self._train(way.at(way.rates[0]), way, rows, Path(folder) / "pilot", PILOT)
-            pace = _pace(pilot)
-            steps = max(1, round(SEARCH * self.seconds / len(way.rates) / pace))
-            tried = {
-                rate: self._train(way.at(rate), way, rows, Path(folder) / str(rate), steps).metrics
-                for rate in way.rates
-            }
-        best = max(tried, key=lambda rate: tried[rate][CHOSEN_BY])
-        return self._train(way.at(best), way, rows, output, max(1, round(self.seconds / pace)))
 
-    def _train(
-        self, changes: dict[str, Any], way: Way, rows: dict[str, list[Row]], output: Path, steps: int
-    ) -> Tuned:
-        settings: dict[str, Any] = {
-            "steps": steps,
-            "eval_every": max(1, steps // 4),
-            "batch_size": self.batch,
-            "seed": self.seed,
-        }
-        settings |= {"max_input_tokens": 256, "threads": self.threads, **changes}
-        dev = rows["dev"] if steps > PILOT else rows["dev"][:2]
-        return softprompt.tune(
-            self.model, way.method, rows["train"], dev=dev, task="embedding", output=output, **settings
-        )
+        def train(changes: dict[str, Any], steps: int, output: Path) -> Tuned:
+            settings = {"batch_size": self.batch, "seed": self.seed, "threads": self.threads}
+            settings |= {"max_input_tokens": 256, "task": "embedding", **changes}
+            return train_for(steps, self.model, way.method, rows, output, settings)
+
+        output = self.out / f"{name}-{way.name}".replace(" ", "-")
+        return tuned(way, train, self.seconds, output, CHOSEN_BY)
 
     def results(self) -> list[Result]:
         """Train and measure every way; print each result."""
@@ -145,31 +97,17 @@ class Bench:
 
         for name, rows in every.items():
             for way in WAYS:
-                tuned = self.tuned(way, name, rows)
+                run = self.tuned(way, name, rows)
                 if way is WAYS[0]:
-                    plain = softprompt.open_prompt(tuned.artifact.path, plain=True)
+                    plain = softprompt.open_prompt(run.artifact.path, plain=True)
                     keep(_result("plain", None, name, plain, plain.evaluate(rows["test"])))
                 for other in every:
-                    keep(_result(way.name, name, other, tuned, tuned.evaluate(every[other]["test"])))
+                    keep(_result(way.name, name, other, run, run.evaluate(every[other]["test"])))
         return results
 
 
-def _pace(tuned: Tuned) -> float:
-    """Return the seconds of a step."""
-    training = tuned.artifact.manifest["training"]
-    return max(1e-3, training["seconds"] / training["steps"])
-
-
-def _rate(tuned: Tuned) -> float:
-    """Return the learning rate of a run: of the base where it was trained, else of the vectors."""
-    recipe = tuned.artifact.manifest["recipe"]
-    trained = recipe["train"] if recipe["base"]["mode"] == "frozen" else recipe["base"]
-    return trained["lr"]
-
-
-def _result(way: str, trained: str | None, measured: str, tuned: Tuned, scores: Evaluation) -> Result:
-    training = tuned.artifact.manifest["training"] if trained else {"steps": 0, "seconds": 0.0}
-    served = {VECTORS_FILE, BASE} & set(tuned.artifact.manifest["files"]) if trained else ()
+def _result(way: str, trained: str | None, measured: str, run: Tuned, scores: Evaluation) -> Result:
+    training = run.artifact.manifest["training"] if trained else {"steps": 0, "seconds": 0.0}
     return Result(
         way,
         trained,
@@ -179,8 +117,8 @@ def _result(way: str, trained: str | None, measured: str, tuned: Tuned, scores: 
         scores.n,
         training["steps"],
         training["seconds"],
-        sum((tuned.artifact.path / file).stat().st_size for file in served),
-        _rate(tuned) if trained else None,
+        served_bytes(run) if trained else 0,
+        rate_of(run) if trained else None,
     )
 
 

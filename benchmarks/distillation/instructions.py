@@ -3,25 +3,37 @@
 The vectors learn the model's answers to inputs of the training rows, with the instruction ahead of them.
 The right answers are only measured against, on other inputs. A task's metric is exact match where its right
 answers have at most three words, else ROUGE-L. All three metrics are kept in the results.
+
+Tasks whose instruction raises their metric by less than 0.05 on training rows are left out: there is no gain
+of which a share could be kept. The first twenty of the others are measured.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
+
+from softprompt import methods
+from softprompt.build import encoder_of, template_of
+from softprompt.config.load import recipe_from_dict
+from softprompt.data.row import Row as DataRow
+from softprompt.evaluation.evaluator import evaluator_of
+from softprompt.methods.base import Setting
 
 from .bench import Bench, Result, Row, distilled, errors, median_and_worst, table, whole
 
 SETS = ("instruction_induction", "natural_instructions")
 COUNT, TRAIN, TEST = 20, 96, 40  # tasks; rows of each
+TRIED, NEW_TOKENS = 40, 32  # training rows that the instruction alone is tried on; tokens of an answer
 LONGEST = 300  # characters of a task's median input
 SHORT_ANSWER = 3  # words
 METRICS = ("exact_match", "rouge_l", "chrf")
 LEAST_GAIN = 0.05  # of the metric, from 0 to 1: the share of a smaller gain is noise
 WAYS = ("no text", "text", "vectors")
-OPTIONS = {"vectors": 16, "seeds": 1, "max_new_tokens": 32, "metrics": ["kl", *METRICS]}
+TEMPLATE = {"input": "{{ request }}", "target": "{{ reference[0] }}", "chat": True}
+OPTIONS = {"vectors": 16, "seeds": 1, "max_new_tokens": NEW_TOKENS, "metrics": ["kl", *METRICS]}
 
 Task = tuple[str, list[Row], list[Row]]  # the instruction, rows to learn from, rows to measure on
 
@@ -32,12 +44,13 @@ def names(bench: Bench) -> list[str]:
 
 
 def measure(bench: Bench) -> list[Result]:
-    """Turn the instruction of each task into vectors, and measure them."""
-    known = _tasks(bench)
-    return [
-        bench.once(f"instructions-{name}", partial(_distilled, bench, name, known[name]))
-        for name in bench.chosen(known, COUNT)
-    ]
+    """Turn the instruction of each task that it helps into vectors, and measure them."""
+    known, results = _tasks(bench), []
+    most = 1 if bench.short else len(known) if bench.only else bench.count or COUNT
+    for name in bench.chosen(known, len(known)):
+        if len(results) < most and (bench.short or _raised(bench, name, known[name]) >= LEAST_GAIN):
+            results.append(bench.once(f"instructions-{name}", partial(_distilled, bench, name, known[name])))
+    return results
 
 
 def report(results: Sequence[Result]) -> str:
@@ -71,18 +84,61 @@ def _distilled(bench: Bench, name: str, task: Task) -> Result:
     instruction, train, test = task
     result = bench.distil(f"instructions-{name}", instruction, train, measure=test, **OPTIONS)
     against = result.comparison.references
-    # chrF is from 0 to 100
-    scores = {
-        way: {m: against[way]["metrics"][m] / (100 if m == "chrf" else 1) for m in METRICS} for way in WAYS
-    }
-    words = statistics.median(len(answer.split()) for row in test for answer in row["reference"][:1])
+    scores = {way: _of_one(against[way]["metrics"]) for way in WAYS}
     return {
         "task": name,
-        "metric": "exact_match" if words <= SHORT_ANSWER else "rouge_l",
+        "metric": _metric(test),
         "scores": scores,
         "references": against["vectors"]["n"],
         **distilled(result),
     }
+
+
+def _raised(bench: Bench, name: str, task: Task) -> float:
+    """Return by how much the instruction raises the task's metric on training rows."""
+    instruction, train, _ = task
+    metric = _metric(train)
+
+    def compute() -> Result:
+        ways = (("without", None), ("with", instruction))
+        return {"task": name, **{way: _plain(bench, text, train[:TRIED]) for way, text in ways}}
+
+    tried = bench.without(*bench.settings).once(f"instruction-alone-{name}", compute)
+    return tried["with"][metric] - tried["without"][metric]
+
+
+def _plain(bench: Bench, system: str | None, rows: Sequence[Row]) -> dict[str, float]:
+    """Return the metrics (0 to 1) of the plain model's answers behind a system text."""
+    recipe = recipe_from_dict(
+        {
+            "model": bench.lm.origin.recipe(bench.lm.name),
+            "data": {"train": "rows in memory"},
+            "template": {
+                "input": "{{ request }}",
+                "target": "{{ reference[0] }}",
+                "chat": True,
+                "system": system,
+            },
+            "task": {"metrics": list(METRICS), "references": "reference", "max_new_tokens": NEW_TOKENS},
+            "method": {"name": "none"},
+        }
+    )
+    encoder = encoder_of(recipe, bench.lm, template_of(recipe, bench.lm), ("default",))
+    plain = methods.build("none", Setting(bench.lm, ("default",)))
+    examples = encoder.encode_rows([DataRow(row, f"row {i}") for i, row in enumerate(rows)])
+    metrics = evaluator_of(recipe, bench.lm, encoder).run(plain, examples).metrics
+    return _of_one({name: metric.value for name, metric in metrics.items()})
+
+
+def _of_one(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics from 0 to 1; chrF is from 0 to 100."""
+    return {name: metrics[name] / (100 if name == "chrf" else 1) for name in METRICS}
+
+
+def _metric(rows: Sequence[Row]) -> str:
+    """Return the metric of a task by the length of its right answers."""
+    words = statistics.median(len(row["reference"][0].split()) for row in rows)
+    return "exact_match" if words <= SHORT_ANSWER else "rouge_l"
 
 
 def _tasks(bench: Bench) -> dict[str, Task]:

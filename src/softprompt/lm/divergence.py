@@ -61,7 +61,7 @@ class _Divergence(torch.autograd.Function):
 
 
 def _of_part(logits: Tensor, ids: Tensor, logprobs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the divergence, the log of the sum of all exponentials, and the log-mass of the rest: [n] each."""
+    """Return the divergence, the log of the sum of exponentials and the log-mass of the rest: [n] each."""
     scores = exact(logits)
     of_known = scores.gather(1, ids)
     # the known tokens apart, so that one pass of exponentials over the vocabulary tells both sums
