@@ -65,7 +65,7 @@ class Bench:
 
     def pairs(self, name: str) -> dict[str, list[Row]]:
         """Return the rows of each split: a request with each document that the plain encoder finds."""
-        found: dict[str, list[Row]] = {}
+        parts: dict[str, list[Row]] = {}
         requests = SETS[name](self.data)
         documents = sorted({row["positive"] for row in requests["train"]})
         plain = self._plain(requests)
@@ -74,15 +74,15 @@ class Bench:
             random.Random(f"{name} {split} {self.seed}").shuffle(requests[split])
             chosen = requests[split][:most]
             near = np.argsort(-(plain.encode([row["query"] for row in chosen]) @ places.T), kind="stable")
-            found[split] = []
+            parts[split] = []
             for row, order in zip(chosen, near[:, :FOUND], strict=True):
                 right = documents.index(row["positive"])
                 if right in order:
-                    found[split] += [
+                    parts[split] += [
                         {"query": row["query"], "document": documents[i], "fits": int(i == right)}
                         for i in order
                     ]
-        return found
+        return parts
 
     def tuned(self, way: Way, name: str, rows: dict[str, list[Row]]) -> Tuned:
         """Train a way on a set for the same seconds as the others, or open the run if it is finished."""

@@ -1,4 +1,4 @@
-"""Ways to fit an encoder, each with the same seconds for the search of its learning rate and for training."""
+"""It fits an encoder in several ways, each with the same seconds for its search and for its training."""
 
 from __future__ import annotations
 
