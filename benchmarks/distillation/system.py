@@ -34,7 +34,7 @@ def measure(bench: Bench) -> list[Result]:
 
 
 def _distilled(bench: Bench, prompt: str, length: int, answered: int) -> Result:
-    """Turn a prompt into vectors. Its run with `answered` vectors has the teacher's answers, if there is one."""
+    """Turn a prompt into vectors. Its run with `answered` vectors has the teacher's answers."""
     text, requests = words(prompt, bench.short), requests_for(prompt, bench.short)
     name, like = (f"system-{prompt}-{vectors}" for vectors in (length, answered))
     result = bench.distil(name, text, requests, like, vectors=length, seeds=1)
