@@ -23,11 +23,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.comparisons import rows
+from benchmarks.comparisons import budgeted, rows
+from benchmarks.comparisons.budgeted import BASE_RATES, FULL_RATES, RATES
 from benchmarks.comparisons.sets import SETS, Set
 from benchmarks.training import tiny
 from benchmarks.training.machine import where
-from softprompt.compare.report.schema import Comparison
 from softprompt.data.split import limit_rows
 
 #: What each variant changes of a plain prefix.
@@ -36,8 +36,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "average": {"train.average": 0.1},
     "long": {"method.length": 64},
 }
-RATES, BASE_RATES = [3e-3, 1e-2, 3e-2, 1e-1], [1e-4, 3e-4, 1e-3, 3e-3]
-FULL_RATES = [1e-5, 3e-5, 1e-4]
 WRITTEN: Mapping[str, Set] = {
     **{name: SETS[name] for name in ("bible_style", "webnlg", "natural_instructions")},
     "e2e": Set(rows.restaurants, SETS["webnlg"].recipe),
@@ -67,70 +65,29 @@ def methods_of(variants: Sequence[str], places: Sequence[str]) -> dict[str, dict
     return compared | {"lora": {"rates": BASE_RATES}, "full": {"rates": FULL_RATES}}
 
 
-def recipe(name: str, files: Mapping[str, Path], args: argparse.Namespace) -> dict[str, Any]:
+def recipe(name: str, paths: Mapping[str, Path], args: argparse.Namespace) -> dict[str, Any]:
     """Return the recipe of a set's comparison, as a user would write it."""
     chosen = methods_of(args.variant, args.place)
     if args.short:
         chosen = {key: {**change, "rates": change["rates"][1:2]} for key, change in chosen.items()}
-    written = WRITTEN[name].recipe
+    written, files = WRITTEN[name].recipe, budgeted.files_of(paths)
+    own = {"methods": chosen, "budget": args.budget, "seeds": args.seeds, "text_rows": args.text_rows}
     return {
         "model": args.model,
         "template": written["template"],
         "task": written["task"],
-        "data": {split: str(files[split].resolve()) for split in ("train", "dev", "test")},
+        "data": files["data"],
         "train": {"batch_size": args.batch, "cache": "disk", "threads": args.threads},
-        "compare": {
-            "methods": chosen,
-            "budget": args.budget,
-            "seeds": args.seeds,
-            "text_rows": args.text_rows,
-            "control": False,
-            "serving": False,
-            "unseen": {"file": str(files["unseen"].resolve())} if "unseen" in files else None,
-        },
+        "compare": {**files["compare"], **own},
         "output": str(args.out / name),
     }
 
 
 def run(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the comparison of a set, and return its lines: one for each method and split."""
-    import softprompt
-    from softprompt.compare.experiment import Hooks
-
-    files = rows.write(parts(name, args), args.out / name / "data")
-    hooks = Hooks(on_stage=lambda text: print(f"{name}: {text}", file=sys.stderr, flush=True))
-    folder = args.out / name / "contest"
-    done = softprompt.compare_methods(
-        recipe(name, files, args), folder, workers=args.workers, hooks=hooks, report=not args.short
-    )
-    return list(lines(name, done))
-
-
-def lines(name: str, result: Comparison) -> Iterator[dict[str, Any]]:
-    """Yield each method's scores on each split, with its steps and its seconds beside those planned."""
-    times = {spent.contestant: spent for spent in result.times}
-    for score in result.scores:
-        if score.seed is not None or score.contestant not in times:
-            continue
-        spent = times[score.contestant]
-        values = {key: score.metrics.get(key, {}).get("value") for key in METRICS}
-        yield {
-            "set": name,
-            "method": score.contestant,
-            "split": score.split,
-            **{key: value for key, value in values.items() if value is not None},
-            "dev": searched(result, score.contestant),
-            "steps": spent.steps,
-            "seconds": spent.seconds,
-            "planned": spent.planned_seconds,
-        }
-
-
-def searched(result: Comparison, method: str) -> float | None:
-    """Return the best dev perplexity of a method's search."""
-    trials = [t for t in result.trials if t.contestant == method and t.phase == "search"]
-    values = [value for t in trials if (value := t.dev.get("perplexity")) is not None]
-    return min(values, default=None)
+    paths = rows.write(parts(name, args), args.out / name / "data")
+    done = budgeted.run(recipe(name, paths, args), args.out / name / "contest", args)
+    return list(budgeted.lines(name, done, METRICS, METRICS[0]))
 
 
 def gap(measured: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -157,42 +114,14 @@ def _shown(line: Mapping[str, Any]) -> str:
     return f"{text} ({line['method']})" if "/" in line["method"] else text
 
 
-def table(lines_: Sequence[Mapping[str, Any]]) -> str:
-    """Return a Markdown table with a column for each key."""
-    keys = list(dict.fromkeys(key for line in lines_ for key in line))
-    cells = [[_cell(line.get(key)) for key in keys] for line in lines_]
-    every = [keys, ["---"] * len(keys), *cells]
-    return "\n".join(f"| {' | '.join(row)} |" for row in every)
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    options = argparse.ArgumentParser(
-        prog="python -m benchmarks.gap",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    options.add_argument("--data", type=Path, help="folder of the sets")
-    options.add_argument("--out", type=Path, default=Path("runs/gap"))
-    options.add_argument("--only", nargs="+", choices=list(WRITTEN), default=list(WRITTEN), metavar="SET")
+    counts = {"rows": 300, "dev": 50, "measured": 50, "seeds": 3, "batch": 4, "text_rows": 24}
+    options = budgeted.parser("python -m benchmarks.gap", str(__doc__), list(WRITTEN), **counts)
     options.add_argument(
         "--variant", nargs="*", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME"
     )
     options.add_argument("--place", nargs="+", choices=("after", "before"), default=["after", "before"])
-    options.add_argument("--model", default="smollm2", help="alias or folder of the base model")
-    options.add_argument("--budget", default="10m", help="training time of each method, such as 10m")
-    for option, value in (("rows", 300), ("dev", 50), ("measured", 50), ("seeds", 3), ("batch", 4),
-                          ("text-rows", 24)):  # fmt: skip
-        options.add_argument(f"--{option}", type=int, default=value, metavar="N", help=f"({value})")
-    options.add_argument("--test", action="store_true", help="measure on the test rows: look at them once")
-    options.add_argument("--workers", type=int)
-    options.add_argument("--threads", type=int, help="of each worker; by default cores / workers")
-    options.add_argument("--json", action="store_true", help="one JSON object")
-    options.add_argument("--short", action="store_true", help="everything once, on a tiny model")
     return options
 
 
@@ -215,16 +144,15 @@ def main(arguments: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps({"where": where(), "lines": measured, "gap": list(gap(measured))}))
     else:
-        print(f"{where()}\n\n{table(measured)}\n\n{table(list(gap(measured)))}")
+        print(f"{where()}\n\n{budgeted.table(measured)}\n\n{budgeted.table(list(gap(measured)))}")
     print("".join(f"{text}\n" for text in missing), end="", file=sys.stderr)
     return bool(missing)
 
 
 def shorten(args: argparse.Namespace, folder: Path) -> None:
     """Let the command run on a tiny model and made-up rows in a folder, with one rate and one seed."""
-    args.model, args.data, args.out = str(tiny.make(folder)[0]), folder / "sets", folder / "out"
-    args.rows, args.dev, args.measured, args.seeds, args.text_rows, args.batch = 12, 4, 4, 1, 1, 2
-    args.budget, args.threads, args.workers, args.only = "2s", 1, 1, args.only[:1]
+    sizes = {"rows": 12, "dev": 4, "measured": 4, "seeds": 1, "text_rows": 1, "batch": 2}
+    budgeted.shorten(args, folder, tiny.make(folder)[0], **sizes)
     for split in rows.FILES.values():
         draw = random.Random(split)
         texts = [" ".join(draw.choices(tiny.WORDS, k=4)) for _ in range(12)]

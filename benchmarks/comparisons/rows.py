@@ -23,8 +23,8 @@ OUTSIDE = "out of scope"
 
 def sentiment(data: Path) -> Parts:
     """Return film reviews; unseen are reviews of goods, and long film reviews cut at 400 characters."""
-    goods = limit_rows(_read(data / "customer_reviews" / "test.jsonl"), MEASURED // 2, SEED)
-    films = limit_rows(_read(data / "imdb_reviews" / "test.jsonl"), MEASURED // 2, SEED)
+    goods = limit_rows(read(data / "customer_reviews" / "test.jsonl"), MEASURED // 2, SEED)
+    films = limit_rows(read(data / "imdb_reviews" / "test.jsonl"), MEASURED // 2, SEED)
     cut = [row | {"input": _cut(row["input"], 400)} for row in films]
     return _parts(data / "sst2") | {"unseen": [*goods, *cut]}
 
@@ -46,10 +46,10 @@ def intents(data: Path) -> Parts:
         return [row for row in rows if row["domain"] == BANKING]
 
     def split(name: str, count: int) -> list[Row]:
-        outside = limit_rows(_read(folder / f"oos_{name}.jsonl"), count // 6, SEED)
-        return [*limit_rows(banking(_read(folder / f"{name}.jsonl")), count - len(outside), SEED), *outside]
+        outside = limit_rows(read(folder / f"oos_{name}.jsonl"), count // 6, SEED)
+        return [*limit_rows(banking(read(folder / f"{name}.jsonl")), count - len(outside), SEED), *outside]
 
-    others = [row | {"target": OUTSIDE} for row in _read(folder / "test.jsonl") if row["domain"] != BANKING]
+    others = [row | {"target": OUTSIDE} for row in read(folder / "test.jsonl") if row["domain"] != BANKING]
     return {
         "train": split("train", TRAIN),
         "dev": split("validation", DEV),
@@ -87,15 +87,15 @@ def bible(data: Path) -> Parts:
 def instructions(data: Path) -> Parts:
     """Return short tasks with an instruction, cut at 240 characters; unseen is every fourth task."""
     folder = data / "natural_instructions"
-    instruction = {row["task"]: _cut(row["instruction"], 240) for row in _read(folder / "tasks.jsonl")}
-    train = _read(folder / "train.jsonl")
+    instruction = {row["task"]: _cut(row["instruction"], 240) for row in read(folder / "tasks.jsonl")}
+    train = read(folder / "train.jsonl")
     lengths = {name: [len(row["input"]) for row in train if row["task"] == name] for name in instruction}
     short = [name for name, counts in sorted(lengths.items()) if sum(counts) <= 200 * len(counts)]
     unseen_tasks = set(short[::4])
 
     def split(name: str, count: int, unseen: bool = False) -> list[Row]:
         tasks = unseen_tasks if unseen else set(short) - unseen_tasks
-        rows = [row for row in _read(folder / f"{name}.jsonl") if row["task"] in tasks]
+        rows = [row for row in read(folder / f"{name}.jsonl") if row["task"] in tasks]
         return [row | {"instruction": instruction[row["task"]]} for row in limit_rows(rows, count, SEED)]
 
     return {
@@ -122,14 +122,14 @@ def _parts(folder: Path, change: Callable[[Row], Row] = dict, up_to: int = 1000)
     counts = {"train": TRAIN, "dev": DEV, "test": MEASURED}
     parts = {}
     for split, name in FILES.items():
-        fit = [row for row in _read(folder / f"{name}.jsonl") if len(row["input"]) <= up_to]
+        fit = [row for row in read(folder / f"{name}.jsonl") if len(row["input"]) <= up_to]
         parts[split] = [change(row) for row in limit_rows(fit, counts[split], SEED)]
     return parts
 
 
 def _by_seen(folder: Path) -> Parts:
     parts = _parts(folder)
-    tested = _read(folder / "test.jsonl")
+    tested = read(folder / "test.jsonl")
     for split, seen in (("test", True), ("unseen", False)):
         parts[split] = limit_rows([row for row in tested if row["seen"] is seen], MEASURED, SEED)
     return parts
@@ -145,5 +145,5 @@ def _cut(text: str, characters: int) -> str:
     return text if len(text) <= characters else text[:characters].rsplit(" ", 1)[0] + " …"
 
 
-def _read(path: Path) -> list[Row]:
+def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
