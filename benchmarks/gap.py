@@ -71,14 +71,14 @@ def recipe(name: str, paths: Mapping[str, Path], args: argparse.Namespace) -> di
     if args.short:
         chosen = {key: {**change, "rates": change["rates"][1:2]} for key, change in chosen.items()}
     written, files = WRITTEN[name].recipe, budgeted.files_of(paths)
-    own = {"methods": chosen, "budget": args.budget, "seeds": args.seeds, "text_rows": args.text_rows}
+    budget = {"methods": chosen, "budget": args.budget, "seeds": args.seeds, "text_rows": args.text_rows}
     return {
         "model": args.model,
         "template": written["template"],
         "task": written["task"],
         "data": files["data"],
         "train": {"batch_size": args.batch, "cache": "disk", "threads": args.threads},
-        "compare": {**files["compare"], **own},
+        "compare": {**files["compare"], **budget},
         "output": str(args.out / name),
     }
 

@@ -64,14 +64,14 @@ def recipe(name: str, form: str, paths: Mapping[str, Path], args: argparse.Names
     chosen = {key: {"rates": given["rates"][1:2]} if args.short else given for key, given in METHODS.items()}
     files = budgeted.files_of(paths)
     with_reference = {**chosen, **({} if FORMS[form] else {REFERENCE: {}})}
-    own = {"methods": with_reference, "budget": args.budget, "seeds": args.seeds}
+    budget = {"methods": with_reference, "budget": args.budget, "seeds": args.seeds}
     return {
         "model": args.model,
         "template": {"input": SETS[name]},
         "task": {"kind": "classification", "metrics": list(METRICS), "head": FORMS[form]},
         "data": files["data"],
         "train": {"batch_size": args.batch, "cache": "disk", "threads": args.threads},
-        "compare": {**files["compare"], **own},
+        "compare": {**files["compare"], **budget},
         "output": str(args.out / f"{name}-{form}"),
     }
 
