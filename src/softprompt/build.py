@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import methods
@@ -24,13 +23,10 @@ from .data.chat import DATE, Chat
 from .data.demonstrations import Demonstrations
 from .data.encode import Encoder
 from .data.example import Example
-from .data.labels import kinds
-from .data.row import canonical
-from .data.sources import Row, fingerprint, read_rows
-from .data.split import Kinds, limit_rows, shared_queries, split_rows
+from .data.recipe_rows import read_split
+from .data.sources import fingerprint
 from .data.task import ModelSide
 from .data.template import Template
-from .data.template_checks import check_rows
 from .errors import SoftPromptError
 from .lm.base import LanguageModel
 from .lm.features import size
@@ -41,45 +37,6 @@ from .methods.base import Setting, SoftPrompt
 from .methods.transfer import Carried
 
 EXAMPLES_TO_START_FROM = 64  # training rows that an initialiser may read, for each prompt
-
-
-def read_split(
-    recipe: Recipe,
-    rows: Iterable[Mapping[str, Any]] | None = None,
-    dev_rows: Iterable[Mapping[str, Any]] | None = None,
-) -> tuple[list[Row], list[Row]]:
-    """Read the recipe's training rows and dev rows; the same files give the same rows."""
-    data, seed, kinds_of = recipe.data, recipe.train.seed, kinds_in(recipe)
-    every = read_rows(rows if rows is not None else data.train, first=data.limit)
-    train = limit_rows(every, data.limit, seed, kinds=kinds_of, together=query_of(recipe))
-    check_rows(template_of(recipe), train)
-    if dev_rows is not None or data.dev is not None:
-        held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
-        for text in shared_queries({"training": train, "dev": held}, query_of(recipe)):
-            note(text)
-    else:
-        train, held = split_rows(train, data.dev_fraction, seed, key=same_side(recipe), kinds=kinds_of)
-    return train, limit_rows(held, data.dev_limit, seed, together=query_of(recipe))
-
-
-def same_side(recipe: Recipe) -> Callable[[Mapping[str, Any]], str]:
-    """Return what rows must differ in to be split: their inputs, or the queries of a reranker."""
-    return query_of(recipe) or template_of(recipe).render_input
-
-
-def query_of(recipe: Recipe) -> Callable[[Mapping[str, Any]], str] | None:
-    """Return what tells a reranker's queries apart; None for other tasks.
-
-    A query is ranked over all of its rows, so a limit takes all of them or none.
-    """
-    field = recipe.task.query
-    return None if field is None else lambda row: canonical({field: row.get(field)})
-
-
-def kinds_in(recipe: Recipe) -> Kinds:
-    """Return the kinds of rows that the training rows must include: all labels and all prompts."""
-    labelled = recipe.task.kind in ("classification", "token-classification")
-    return kinds(template_of(recipe), labelled=labelled, prompt_field=recipe.data.prompt_field)
 
 
 def saved_base(artifact: Artifact, model: str | None = None, **options: Any) -> LanguageModel:
@@ -123,58 +80,6 @@ def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:
     if lm is None:
         return from_recipe.template_of(recipe)
     return from_recipe.template_of(recipe, _mask_of(lm), mask_is_known=True)
-
-
-def teacher_text(recipe: Recipe) -> str | None:
-    """Return the text of the recipe's teacher; None where it has no teacher.
-
-    Raises SoftPromptError for a text that is empty or cannot be read.
-    """
-    text = recipe.teacher.context
-    try:
-        if text is None and recipe.teacher.file is not None:
-            text = Path(recipe.teacher.file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SoftPromptError(
-            f"the teacher's text {recipe.teacher.file} cannot be read",
-            why=getattr(error, "strerror", None) or "it is not UTF-8 text",
-            fix="--system FILE or --document FILE (in a recipe, teacher.file) names a text file of UTF-8",
-        ) from None
-    if text is None and recipe.teacher.sha256 is not None:
-        raise SoftPromptError(
-            "the teacher's text is not here",
-            why="a tuned prompt keeps the hash of its text, and not the text, which may be private",
-            fix="teacher.file=FILE names the file that holds the text",
-        )
-    if text is not None and not text.strip():
-        raise SoftPromptError("the teacher's text is empty", fix="write the text that the vectors replace")
-    return text
-
-
-def teacher_texts(recipe: Recipe) -> dict[str, str]:
-    """Return the teacher's texts by the names of their prompts; none without `teacher.texts`.
-
-    Raises SoftPromptError as `teacher_text` does.
-    """
-    return {name: str(teacher_text(recipe.for_text(name))) for name in recipe.teacher.texts or ()}
-
-
-def with_texts(recipe: Recipe) -> Recipe:
-    """Return the recipe with the text of each of its teacher's files beside the file's name.
-
-    What reads the recipe afterwards has the same text, also where a file is changed during a run. Raises
-    SoftPromptError as `teacher_text` does.
-    """
-    teacher = recipe.teacher
-    if teacher.texts is not None:
-        texts = {
-            name: part.model_copy(update={"context": teacher_text(recipe.for_text(name))})
-            for name, part in teacher.texts.items()
-        }
-        read = teacher.model_copy(update={"texts": texts})
-    else:
-        read = teacher.model_copy(update={"context": teacher_text(recipe)})
-    return recipe.model_copy(update={"teacher": read})
 
 
 def _mask_of(lm: LanguageModel) -> str | None:

@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from softprompt.build import read_split, template_of
+from softprompt.build import template_of
 from softprompt.cli import main, streams
 from softprompt.config.load import load_recipe
+from softprompt.data.recipe_rows import read_split
 
 
 def under(monkeypatch, encoding: str, *arguments: object) -> tuple[int, bytes, bytes]:

@@ -12,12 +12,12 @@ from sklearn.metrics import ndcg_score
 
 import softprompt
 from softprompt._system import notes
-from softprompt.build import read_split
 from softprompt.compare.held_out import all_splits
 from softprompt.compare.records.store import Folder
 from softprompt.compare.splits import lay
 from softprompt.config.load import recipe_from_dict
 from softprompt.config.sections.task import DataConfig
+from softprompt.data.recipe_rows import read_split
 from softprompt.data.split import shared_queries
 from softprompt.errors import SoftPromptError
 from softprompt.lm.from_recipe import load_base

@@ -119,7 +119,7 @@ def evaluate(
         )
     assert artifact is not None and data is not None
     from ..artifacts import artifact as artifacts
-    from ..build import query_of
+    from ..data.recipe_rows import query_of
     from ..data.sources import read_rows, read_standard_rows
     from ..data.split import limit_rows
 
@@ -137,8 +137,8 @@ def evaluate(
     if shots is None:
         examples = tuned.encoder.encode_rows(rows)
     else:
-        from ..build import read_split
         from ..data.fewshot import few_shot, stop_options
+        from ..data.recipe_rows import read_split
 
         training, _ = read_split(tuned.recipe)
         examples = few_shot(tuned.encoder, training, rows, shots, seed=tuned.recipe.train.seed)

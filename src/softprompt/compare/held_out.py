@@ -25,7 +25,8 @@ def all_splits(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], 
 
     Raises SoftPromptError for rows that cannot be split or used.
     """
-    from ..build import kinds_in, query_of, same_side, template_of
+    from ..build import template_of
+    from ..data.recipe_rows import kinds_in, query_of, same_side
 
     data, config, seed = recipe.data, recipe.compare, recipe.train.seed
     key, kinds, query = template_of(recipe).render_input, kinds_in(recipe), query_of(recipe)

@@ -64,8 +64,9 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Splits:
 
     Raises SoftPromptError for rows that cannot be split or used.
     """
-    from ..build import encoder_of, query_of, template_of
+    from ..build import encoder_of, template_of
     from ..data.labels import distinct_labels
+    from ..data.recipe_rows import query_of
     from ..data.round_trip import end_texts, without_end
     from ..data.row_notes import remarks
     from ..data.split import shared_queries

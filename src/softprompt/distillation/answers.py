@@ -10,9 +10,9 @@ from typing import Any
 
 from .._system.notes import note
 from .._system.progress import task
-from ..build import teacher_text
 from ..config.schema import Recipe
 from ..data.targets import TEACHER
+from ..data.teacher_texts import teacher_text
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint

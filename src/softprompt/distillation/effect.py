@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..build import teacher_text, teacher_texts
+from ..data.teacher_texts import teacher_text, teacher_texts
 from ..errors import SoftPromptError
 from ..evaluation.evaluator import evaluator_of
 from ..training.prepare import Prepared

@@ -15,10 +15,10 @@ from typing import Any
 from .. import methods
 from .._system.files import write_text
 from ..artifacts.prompt_names import path_of
-from ..build import teacher_texts, with_texts
 from ..config.schema import Recipe
 from ..data.row import Row
 from ..data.sources import read_rows
+from ..data.teacher_texts import teacher_texts, with_texts
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.from_recipe import load_base

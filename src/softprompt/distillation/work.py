@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods
-from ..build import with_texts
 from ..config.schema import Recipe
+from ..data.teacher_texts import with_texts
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.from_recipe import load_base

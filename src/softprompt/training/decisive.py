@@ -13,11 +13,11 @@ from typing import Any
 from .. import methods
 from .._system.files import sha256
 from ..artifacts.hub.download import folder_of
-from ..build import teacher_text, teacher_texts
 from ..config.schema import Recipe
 from ..config.sections.model import WHERE
 from ..config.sections.task import text_hash
 from ..data.example import Example
+from ..data.teacher_texts import teacher_text, teacher_texts
 from ..lm import finetune
 from .learner import Optimization
 

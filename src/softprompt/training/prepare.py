@@ -18,7 +18,7 @@ from .._system import threads
 from .._system.memory import free_memory
 from .._system.world import ALONE, World
 from ..artifacts.nearest import Candidate, Nearest, candidates_in, mean_inputs, nearest
-from ..build import base_options, build_method, dated, encoder_of, pinned, read_split, template_of, with_texts
+from ..build import base_options, build_method, dated, encoder_of, pinned, template_of
 from ..cache import InputFeatures
 from ..cache.plan import Plan
 from ..cache.planning import plan_inputs, with_checkpointing
@@ -27,9 +27,11 @@ from ..config.schema import Recipe
 from ..data.encode import Encoder
 from ..data.example import Example
 from ..data.labels import distinct_labels
+from ..data.recipe_rows import read_split
 from ..data.row_fields import name_in
 from ..data.sources import Row, fingerprint
 from ..data.spelling import distinct, refuse_twins
+from ..data.teacher_texts import with_texts
 from ..errors import SoftPromptError
 from ..evaluation.evaluator import ranking
 from ..evaluation.metrics import check_metrics

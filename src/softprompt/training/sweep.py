@@ -11,8 +11,8 @@ from typing import Any
 
 from .._system.open_files import allow
 from .._system.world import ALONE, World
-from ..build import read_split
 from ..config.schema import Recipe
+from ..data.recipe_rows import read_split
 from ..data.sources import Row, read_rows
 from ..data.spelling import distinct, same_form
 from ..errors import SoftPromptError

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, final
 
 from .._system.notes import note
-from ..build import encoder_of, room_of, teacher_text, template_of
+from ..build import encoder_of, room_of, template_of
 from ..config.schema import Recipe
 from ..config.sections.model import MethodConfig
 from ..config.sections.task import FRAME
@@ -23,6 +23,7 @@ from ..data.chat import Chat
 from ..data.chunks import chunks, nearest
 from ..data.encode import Encoder
 from ..data.example import Example
+from ..data.teacher_texts import teacher_text
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 

@@ -184,7 +184,7 @@ class TeacherConfig(TeacherText):
     def recorded(self) -> TeacherConfig:
         """Return the section as results keep it: `without_text`, and with the hash of each file's text.
 
-        Where a file's text was read before (`build.with_texts`), it is the hash of that text. A file that
+        Where a file's text was read before (`data.teacher_texts`), it is the hash of that text. A file that
         cannot be read keeps the hash that it has, if any.
         """
         return self._changed(_hashed_file).without_text()

@@ -7,8 +7,9 @@ from dataclasses import replace
 from itertools import pairwise
 
 from ...artifacts.artifact import Artifact
-from ...build import encoder_of, read_split, template_of
+from ...build import encoder_of, template_of
 from ...config.load import recipe_from_dict
+from ...data.recipe_rows import read_split
 from ...data.sources import fingerprint
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
