@@ -1,15 +1,21 @@
 """The pages of `docs/` are copied for the site, and reference, methods and sources are generated.
 
 A page is readable on a code host as it is. For the site its relative links to files outside `docs/` lead to
-pages that show those files, and a line `<!-- site: NAME -->` is replaced by a generated part.
+pages that show those files, and a link that has the file name of a page as its text gets the page's title in
+the navigation. A line `<!-- site: NAME -->` is replaced by a generated part, and the paragraph after a line
+`<!-- not on the site -->` is left out.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import tomllib
 
 from . import api, commands, methods, recipe
 from .outputs import with_outputs
@@ -17,6 +23,7 @@ from .sources import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 
+NAVIGATION = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
 #: Files outside `docs/` that are pages of the site.
 PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 #: Files in whose place another page of the site is shown.
@@ -29,6 +36,7 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 GENERATED: tuple[Callable[[], dict[str, str]], ...] = (commands.pages, api.pages, methods.pages)
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
+LEFT_OUT = re.compile(r"^<!-- not on the site -->\n(?:.+\n)+\n?", re.M)
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)
 
 
@@ -62,16 +70,36 @@ def shown_at(path: str) -> str:
 
 def _page(text: str, source: str, name: str, wanted: set[str]) -> str:
     """Return one page with its parts and links; `wanted` receives the files to be shown for its links."""
+    text = LEFT_OUT.sub("", text)
     for part, generate in PARTS.items():
         text = text.replace(f"<!-- site: {part} -->", generate())
+    titles = dict(_titles(NAVIGATION))
     fences = [match.span() for match in FENCE.finditer(text)]
 
     def linked(match: re.Match[str]) -> str:
         if any(start <= match.start() < end for start, end in fences):
             return match[0]
-        return f"{match[1]}({_target(match[2], source, name, wanted)})"
+        target = _target(match[2], source, name, wanted)
+        called = match[1]
+        if re.fullmatch(r"\[[\w-]+\.md\]", called):
+            page = posixpath.normpath(posixpath.join(posixpath.dirname(name), target.partition("#")[0]))
+            called = f"[{titles.get(page, called[1:-1])}]"
+        return f"{called}({target})"
 
     return LINK.sub(linked, text)
+
+
+def _titles(nav: Any) -> Iterator[tuple[str, str]]:
+    """Yield each page of a navigation and what it is called there."""
+    for item in nav:
+        if isinstance(item, dict):
+            for title, inner in item.items():
+                if isinstance(inner, str):
+                    yield inner, title
+                else:
+                    # the first page of a section without a title of its own has the section's
+                    yield from ((page, title) for page in inner[:1] if isinstance(page, str))
+                    yield from _titles(inner)
 
 
 def _target(link: str, source: str, name: str, wanted: set[str]) -> str:

@@ -91,6 +91,17 @@ def test_the_check_of_a_built_site_finds_what_is_wrong(tmp_path):
     ]
 
 
+def test_a_page_of_the_site_is_called_as_in_the_navigation():
+    from docsite.assemble import _page
+
+    text = "See [serving.md](../serving.md#names), [methods.md](../methods.md), [it](../faq.md).\n\n"
+    text += "<!-- not on the site -->\nOn the site a table\nfollows here.\n\nThe end.\n"
+    page = _page(text, "docs/tutorials/first.md", "tutorials/first.md", set())
+    assert page == (
+        "See [Serve](../serving.md#names), [Methods](../methods.md), [it](../faq.md).\n\nThe end.\n"
+    )
+
+
 def pages_of(nav: Any) -> Iterator[str]:
     """Yield every page of a navigation."""
     for item in nav if isinstance(nav, list) else [nav]:
