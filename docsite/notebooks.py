@@ -113,14 +113,15 @@ def _kept(outputs: list[NotebookNode]) -> list[NotebookNode]:
     for output in outputs:
         if output.output_type == "stream" and output.name == "stderr":
             continue
-        if output.output_type == "stream":
-            output.text = COLOURS.sub("", output.text).replace(str(Path.home()), "~")
-            if kept and kept[-1].output_type == "stream":
-                kept[-1].text += output.text
-                continue
+        if output.output_type == "stream" and kept and kept[-1].output_type == "stream":
+            kept[-1].text += output.text
+            continue
         if png := output.get("data", {}).get("image/png"):
             output.data["image/png"] = _smaller(png)
         kept.append(output)
+    for output in kept:
+        if output.output_type == "stream":  # a colour's mark may begin in one message and end in the next
+            output.text = COLOURS.sub("", output.text).replace(str(Path.home()), "~")
     return kept
 
 

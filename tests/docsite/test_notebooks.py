@@ -97,6 +97,14 @@ def test_kept_outputs_name_no_place_of_the_machine_that_made_them(name):
     assert '"output_type": "error"' not in text
 
 
+def test_a_colour_that_two_messages_share_is_not_kept():
+    from nbformat.v4 import new_output
+
+    texts = ["a\x1b[2", "m b\x1b[0m"]
+    (output,) = notebooks._kept([new_output("stream", name="stdout", text=text) for text in texts])
+    assert output.text == "a b"
+
+
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory) -> Iterator[Any]:
     """A kernel in which the embedded model is a tiny one, which has a chat template."""
