@@ -195,3 +195,4 @@ def test_a_dev_set_that_tells_nothing_is_said():
     # a share of one half, measured on six rows: 1.96 standard errors of sqrt(0.25 / 6)
     assert "6 dev rows" in few_dev_rows(6) and f"{round(196 * (0.25 / 6) ** 0.5)} points" in few_dev_rows(6)
     assert "data.dev_fraction" in few_dev_rows(6)
+    assert "1 dev row tells little: scores measured on it" in few_dev_rows(1)

@@ -52,8 +52,9 @@ def few_dev_rows(rows: int) -> str:
         return ""
     # half the width of a 95 % interval of a share that is one half
     off = min(50, round(100 * 0.98 / math.sqrt(max(1, rows))))
+    little, them = ("row tells", "it") if rows == 1 else ("rows tell", "them")
     return (
-        f"note: {rows} dev rows tell little: scores measured on them are uncertain, an accuracy by about "
+        f"note: {rows} dev {little} little: scores measured on {them} are uncertain, an accuracy by about "
         f"{off} points. More: data.dev=FILE, or a larger data.dev_fraction"
     )
 
