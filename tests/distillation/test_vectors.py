@@ -45,3 +45,28 @@ def test_auto_tries_numbers_up_to_the_text(model_folder, tmp_path, monkeypatch, 
     assert (tmp_path / "out-distill" / "vectors-16" / "softprompt.json").exists()
     again = softprompt.distill(lm, TEXT, WORDS, **options)
     assert again.run.was_finished and smallest(again.curve).vectors == kept.vectors
+
+
+def test_a_single_vector_is_trained(model_folder, tmp_path, monkeypatch):
+    """`distill` keeps the first vector only where others are trained; `tune` refuses that."""
+    monkeypatch.setattr(answers, "_identity", lambda recipe, lm: "same")
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    rows = [{"request": w, "answer": w[::-1], "teacher": "same"} for w in WORDS]
+    (tmp_path / "out-distill").mkdir()
+    (tmp_path / "out-distill/requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    result = softprompt.distill(
+        lm, TEXT, WORDS, vectors=1, seeds=1, output=tmp_path / "out", **SETTINGS, freeze_first=True
+    )
+    assert result.run.artifact.manifest["options"]["freeze_first"] is False
+    with pytest.raises(SoftPromptError, match="has nothing to train") as refused:
+        softprompt.tune(
+            lm,
+            "prefix-tuning",
+            [{"input": w, "target": w[::-1]} for w in WORDS],
+            output=tmp_path / "tuned",
+            length=1,
+            freeze_first=True,
+            steps=1,
+        )
+    assert "freeze_first" in str(refused.value)

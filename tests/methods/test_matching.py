@@ -127,6 +127,13 @@ def test_the_first_column_can_be_kept(case):
     assert torch.equal(columns.value[:, :, 0], text.value[:, :, 0])
 
 
+def test_the_first_column_alone_can_be_kept(case):
+    """No column is left whose bias or values are to be found."""
+    queries, text = case
+    columns = match(queries, text, 1, keep_first=True)
+    assert torch.equal(columns.key, text.key[:, :, :1]) and torch.equal(columns.value, text.value[:, :, :1])
+
+
 def test_what_follows_the_text_in_the_teachers_rows():
     """1 2 open a turn of the user, 9 9 are a template's usual system text, 7 is the teacher's text."""
     rows = [(9, 9, 1, 2, 4, 5), (9, 9, 1, 2, 6, 5)]

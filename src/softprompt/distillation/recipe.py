@@ -49,6 +49,15 @@ def with_keep(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"keep": KEEP})})
 
 
+def with_one_trained(recipe: Recipe) -> Recipe:
+    """Return the recipe without `freeze_first` where that would keep its only vector as it was."""
+    options = recipe.method.options()
+    if options.get("length") != 1 or not options.get("freeze_first"):
+        return recipe
+    method = type(recipe.method)(name=recipe.method.name, **{**options, "freeze_first": False})
+    return recipe.model_copy(update={"method": method})
+
+
 def with_fitting_method(recipe: Recipe, lm: LanguageModel) -> Recipe:
     """Return the recipe with soft tokens in place of a prefix where the model refuses one."""
     if "prefix" not in lm.spec.limits:

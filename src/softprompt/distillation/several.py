@@ -32,7 +32,7 @@ from ..training.teacher_encoder import TeacherEncoder
 from ..training.tune import tune_many
 from .answers import Answer, answers
 from .effect import check_effect
-from .recipe import LR, check_base, with_fitting_method, with_keep
+from .recipe import LR, check_base, with_fitting_method, with_keep, with_one_trained
 from .report_blocks import ways_table
 from .requests import check_arguments, read_requests
 from .run import REPORT
@@ -132,7 +132,7 @@ def distil_several(
     hooks, folder = hooks or Hooks(), Path(f"{recipe.output}-distill")
     check_arguments(requests, field=field, count=count)
     anew = {"restart": restart, "overwrite": overwrite}
-    recipe = with_keep(with_texts(recipe))
+    recipe = with_one_trained(with_keep(with_texts(recipe)))
     texts = _checked(recipe, apart)
     is_decided = not any_method and not is_open(recipe)  # else the model decides what the recipe is
     if is_decided:

@@ -24,6 +24,7 @@ from ..training.run import Hooks, Run
 from ..training.tune import tune_many
 from .measure import share_kept
 from .output import keep_beside, saved_as, setting_of
+from .recipe import with_one_trained
 from .seeds import finite_of
 
 AUTO = "auto"
@@ -51,11 +52,8 @@ def is_auto(recipe: Recipe) -> bool:
 
 def with_length(recipe: Recipe, length: int) -> Recipe:
     """Return the recipe with so many vectors. A single vector is trained, so that none is kept as it was."""
-    options = {**recipe.method.options(), "length": length}
-    if length == 1 and options.get("freeze_first"):
-        options["freeze_first"] = False
-    method = type(recipe.method)(name=recipe.method.name, **options)
-    return recipe.model_copy(update={"method": method})
+    method = type(recipe.method)(name=recipe.method.name, **{**recipe.method.options(), "length": length})
+    return with_one_trained(recipe.model_copy(update={"method": method}))
 
 
 def lengths_for(tokens: int) -> list[int]:

@@ -18,7 +18,7 @@ from ..training.teacher_encoder import TeacherEncoder
 from . import pace, vectors
 from .answers import Answer, answers, known_answers, usable, with_chunks
 from .parts import part_of
-from .recipe import check_base, with_fitting_method, with_keep
+from .recipe import check_base, with_fitting_method, with_keep, with_one_trained
 from .requests import (
     LEAST,
     LEAST_MEASURED,
@@ -162,7 +162,7 @@ def begin(
 
 
 def _checked(recipe: Recipe) -> Recipe:
-    """Return the recipe with its text and the default of `train.keep`.
+    """Return the recipe with its text, the default of `train.keep`, and a vector to train.
 
     Raises SoftPromptError for what can be known before a model is loaded and answers requests.
     """
@@ -175,7 +175,7 @@ def _checked(recipe: Recipe) -> Recipe:
     check_base(recipe)
     of_kept = vectors.as_kept(recipe) if vectors.is_auto(recipe) else recipe
     methods.check_options(of_kept.method.name, of_kept.method.options())
-    return with_keep(with_texts(recipe))
+    return with_one_trained(with_keep(with_texts(recipe)))
 
 
 def split_answers(

@@ -30,12 +30,20 @@ def trained_parameters(lm: LanguageModel, method: SoftPrompt) -> int:
 
 def check_trains(run: Prepared) -> None:
     """Raise SoftPromptError for a run in which nothing is trained."""
-    if not named_parameters(run.lm, run.method):
+    if trained_parameters(run.lm, run.method):
+        return
+    problem = f"the method '{run.recipe.method.name}' has nothing to train"
+    if named_parameters(run.lm, run.method):  # tensors without a number
         raise SoftPromptError(
-            f"the method '{run.recipe.method.name}' has nothing to train",
-            why="it puts no vectors into the model, which is frozen, and there is no head",
-            fix="use another method, as method=prompt-tuning, or train the base with it: base=lora",
+            problem,
+            why="its only vector stays as it is (freeze_first)",
+            fix="method.freeze_first=false, or method.length=2 or more",
         )
+    raise SoftPromptError(
+        problem,
+        why="it puts no vectors into the model, which is frozen, and there is no head",
+        fix="use another method, as method=prompt-tuning, or train the base with it: base=lora",
+    )
 
 
 def artifact_bytes(lm: LanguageModel, method: SoftPrompt) -> int:
