@@ -121,6 +121,7 @@ def test_a_test_knows_which_way_is_better():
     [
         (SHOTS[:1], REQUESTS, [], "1 demonstration is too few"),
         (SHOTS, None, [], "6 demonstrations and 0 requests with a target are too few"),
+        (SHOTS[:3] * 4, None, [], "why: 3 differ, and of at least 8 rows"),
         ([*SHOTS, {"input": "x"}], REQUESTS, [], "1 of 7 rows have no target: "),
         ([{"a": "x", "b": "y"}], None, [], "have no field that holds their target"),
         (SHOTS, REQUESTS, ["placement=after"], "cannot be combined with placement=after"),
@@ -146,6 +147,9 @@ def test_rows_are_split_once(model_folder, tmp_path):
     every = [text for part in parts for text in part]
     assert sorted(every) == sorted({row["input"] for row in LABELLED})
     assert list(map(len, parts)) == [6, 5, 3, 6]
+    spaced = [{**row, "input": f"{row['input']} "} for row in SHOTS]
+    again = split(read(recipe, [*REQUESTS, *spaced], None), 0, template_of(recipe))
+    assert (again.train, again.dev, again.test) == (rows.train, rows.dev, rows.test)
 
 
 def test_a_demonstration_that_is_repeated_is_on_one_side(model_folder, tmp_path):

@@ -11,6 +11,7 @@ from ..build import template_of
 from ..config.schema import Recipe
 from ..data.row import Row
 from ..data.sources import read_rows
+from ..data.spelling import same_form
 from ..data.template import Template
 from ..data.template_checks import check_rows
 from ..errors import SoftPromptError
@@ -48,12 +49,12 @@ def read(recipe: Recipe, requests: Source | None, measured: Source | None) -> Ro
             why="with leave-one-out a row does not see itself, so that nothing is left to see",
             fix="give two or more, better 8 to 200; or method.leave_one_out=false",
         )
-    known = {template.render_input(row) for row in shown}
+    known = {_input(template, row) for row in shown}
     more = _others(template, requests, known)
     test = _others(template, measured, known)
     _refuse_without_target(template, test, "row to measure on", "add it, or leave the row out of --measure")
-    known |= {template.render_input(row) for row in test}
-    more = [row for row in more if template.render_input(row) not in known]
+    known |= {_input(template, row) for row in test}
+    more = [row for row in more if _input(template, row) not in known]
     answered = [row for row in more if has_target(template, row)]
     return Rows(shown, answered, [], test, [row for row in more if not has_target(template, row)])
 
@@ -66,14 +67,15 @@ def split(rows: Rows, seed: int, template: Template) -> Rows:
     """
     of_shown = len(rows.train) < LEAST
     pool, shares = (rows.shown, SHARES_SHOWN) if of_shown else (rows.train, SHARES)
-    if len(pool) < LEAST:
+    inputs = [_input(template, row) for row in pool]
+    order = list({text: i for i, text in enumerate(inputs)}.values())  # an input that is repeated: once
+    if len(order) < LEAST:
+        repeated = f"{len(order)} differ, and " if len(order) < len(pool) else ""
         raise SoftPromptError(
             f"{len(rows.shown)} demonstrations and {len(rows.train)} requests with a target are too few",
-            why=f"of at least {LEAST} rows, some choose the best step and some are measured on",
+            why=f"{repeated}of at least {LEAST} rows, some choose the best step and some are measured on",
             fix=f"give {LEAST} demonstrations or more, or {LEAST} requests with a target: --requests FILE",
         )
-    inputs = [template.render_input(row) for row in pool]
-    order = list({text: i for i, text in enumerate(inputs)}.values())  # an input that is repeated: once
     random.Random(seed).shuffle(order)
     sizes = [max(2, round(share * len(order))) for share in shares]
     if rows.test:
@@ -85,6 +87,11 @@ def split(rows: Rows, seed: int, template: Template) -> Rows:
     return replace(rows, shown=left, **held) if of_shown else replace(rows, train=left, **held)
 
 
+def _input(template: Template, row: Mapping[str, Any]) -> str:
+    """Return what a row asks; white space makes no other input."""
+    return same_form(template.render_input(row))
+
+
 def has_target(template: Template, row: Mapping[str, Any]) -> bool:
     """Return whether a row has all that its target names."""
     return all(row.get(name) not in (None, "") for name in template.target_fields)
@@ -94,7 +101,7 @@ def _others(template: Template, source: Source | None, known: set[str]) -> list[
     """Read rows that are no demonstrations; each input counts once."""
     if source is None:
         return []
-    rows = {template.render_input(row): row for row in read_rows(source)}
+    rows = {_input(template, row): row for row in read_rows(source)}
     return [row for text, row in rows.items() if text not in known]
 
 
