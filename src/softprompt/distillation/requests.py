@@ -9,11 +9,12 @@ from typing import Any
 from .._system.notes import note
 from ..data.row import Row
 from ..data.sources import read_rows
+from ..data.spelling import same_form
 from ..errors import SoftPromptError
 
 FIELDS = ("request", "input", "prompt", "question", "query", "instruction", "text")
 GOLD = ("reference", "answer", "target", "answers")  # fields that may hold the right answer
-KEPT = ("part", "chunk")  # fields of a row that are kept with its request
+KEPT = ("part", "chunk", "wording")  # fields of a row that are kept with its request
 SHARES = (0.15, 0.15)  # of the requests, for the dev and the test rows
 LEAST = 8  # requests: fewer say nothing of others
 LEAST_MEASURED = 2
@@ -40,7 +41,7 @@ def check_arguments(requests: Any, measured: Any = None, *, field: str | None, c
 def read_requests(
     source: str | Iterable[Mapping[str, Any] | str], field: str | None, least: int = LEAST
 ) -> list[Request]:
-    """Read the requests; equal ones count once.
+    """Read the requests; equal ones, and those that differ by white space alone, count once.
 
     `field` names the field of a row that holds its request; by default the first of `FIELDS` that the first
     row has. A right answer that a row holds (`GOLD`) is its `reference`: nothing is trained on it. Raises
@@ -58,13 +59,21 @@ def read_requests(
     return rows
 
 
+def distinct(rows: Iterable[Request]) -> list[Request]:
+    """Return the first row of each request; white space makes no other request."""
+    first: dict[str, Request] = {}
+    for row in rows:
+        first.setdefault(same_form(row["request"]), row)
+    return list(first.values())
+
+
 def without_measured(rows: Sequence[Request], measured: Sequence[Request]) -> list[Request]:
     """Return the requests that are not measured on; a note says how many were both.
 
     Raises SoftPromptError where too few are left.
     """
-    kept_apart = {row["request"] for row in measured}
-    left = [row for row in rows if row["request"] not in kept_apart]
+    kept_apart = {same_form(row["request"]) for row in measured}
+    left = [row for row in rows if same_form(row["request"]) not in kept_apart]
     if len(left) < min(LEAST, len(rows)):
         raise SoftPromptError(
             f"{len(left)} requests are left to train on: too few",
@@ -81,17 +90,27 @@ def without_measured(rows: Sequence[Request], measured: Sequence[Request]) -> li
 def split(rows: Sequence[Request], seed: int, *, measured: bool = True) -> tuple[list[Request], ...]:
     """Split requests by seed: to train on, to choose the best step by, and (`measured`) to measure on.
 
-    All requests of one wording about one chunk are on one side.
+    All requests of one wording about one chunk are on one side. A group of most of the rows is trained on.
+    Raises SoftPromptError where a side would have too few.
     """
     by_group: dict[str, list[Request]] = {}
     for row in rows:
         by_group.setdefault(_group(row), []).append(row)
     names = sorted(by_group, key=lambda name: (len(by_group[name]), name))
     random.Random(seed).shuffle(names)
+    names.sort(key=lambda name: 2 * len(by_group[name]) <= len(rows))
     held: list[list[Request]] = [[], []] if measured else [[]]
-    for part, share in zip(held, SHARES, strict=False):
-        while names[1:] and len(part) < max(2, round(share * len(rows))):
+    for later, part, share in zip(range(len(held))[::-1], held, SHARES, strict=False):
+        wanted = max(LEAST_MEASURED, round(share * len(rows)))
+        while len(names) > 1 + later and len(part) < wanted:
             part += by_group[names.pop()]
+    if min(map(len, held)) < LEAST_MEASURED:
+        raise SoftPromptError(
+            f"{len(rows)} requests of {len(by_group)} wordings cannot be split",
+            why="those of one wording are all trained on or all kept apart, and "
+            f"{LEAST_MEASURED} or more must be kept apart for each purpose",
+            fix="give more requests, of other wordings",
+        )
     return [row for name in names for row in by_group[name]], *held
 
 
@@ -111,7 +130,7 @@ def _rows(rows: Sequence[Row], field: str | None) -> list[Request]:
             why=f"their fields are: {known}",
             fix=f"name it: --field NAME (field= in Python); known names are {', '.join(FIELDS)}",
         )
-    requests: dict[str, Request] = {}
+    requests: list[Request] = []
     for row in rows:
         value = row.get(name)
         if name not in row:
@@ -125,12 +144,12 @@ def _rows(rows: Sequence[Row], field: str | None) -> list[Request]:
                 f"{row.where}: the field '{name}' holds no request: {value!r:.60}",
                 fix="give every row a text there, or remove the row",
             )
-        requests.setdefault(value, {"request": value, **_facts(row, name)})
-    return list(requests.values())
+        requests.append({"request": value, **_facts(row, name)})
+    return distinct(requests)
 
 
 def _facts(row: Row, name: str) -> dict[str, Any]:
-    """Return what is kept of a row beside its request: its right answer, the part and the chunk."""
+    """Return what is kept of a row beside its request: its right answer, and where it belongs."""
     facts = {key: row[key] for key in KEPT if row.get(key) is not None and key != name}
     if "teacher" not in row:  # else the answer is one of our own files', and a teacher wrote it
         gold = next((row[key] for key in GOLD if key != name and _is_gold(row.get(key))), None)

@@ -27,7 +27,7 @@ from ..training.teacher_encoder import TeacherEncoder
 from . import wordings
 from .beginnings import Beginnings
 from .kept_rows import KeptRows
-from .requests import LEAST, Request
+from .requests import LEAST, Request, distinct
 
 TEXT = "text"  # the field that holds the hash of the text that a request is about
 MOST_TOKENS = 48  # of a request
@@ -51,7 +51,7 @@ def self_study(
     written = kept.read()
     if _state(kept)["finished"] < count:
         _write(recipe, lm, teacher, count, kept, written)
-    rows = _first(written, count)
+    rows = distinct(_first(written, count))
     kinds = len({row.get("wording", row["request"]) for row in rows})
     if len(rows) < LEAST or kinds < 3:
         raise SoftPromptError(
