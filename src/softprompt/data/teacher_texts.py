@@ -16,7 +16,7 @@ def teacher_text(recipe: Recipe) -> str | None:
     text = recipe.teacher.context
     try:
         if text is None and recipe.teacher.file is not None:
-            text = Path(recipe.teacher.file).read_text(encoding="utf-8")
+            text = Path(recipe.teacher.file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SoftPromptError(
             f"the teacher's text {recipe.teacher.file} cannot be read",
@@ -30,7 +30,10 @@ def teacher_text(recipe: Recipe) -> str | None:
             fix="teacher.file=FILE names the file that holds the text",
         )
     if text is not None and not text.strip():
-        raise SoftPromptError("the teacher's text is empty", fix="write the text that the vectors replace")
+        of = f" {recipe.teacher.file}" if recipe.teacher.file else ""
+        raise SoftPromptError(
+            f"the teacher's text{of} is empty", fix="write the text that the vectors replace"
+        )
     return text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +16,11 @@ from ..methods.keyword_arguments import in_python, sections
 from ..methods.typed_options import MethodOptions
 from ..training.arguments import base_given, method_section
 from ..training.tune import Hooks
-from ..tuned import Rows
 from .recipe import recipe_of
+from .requests import Requests
 from .run import distil
 from .several import NAME, distil_several, refuse_for_several
-from .texts import checked
+from .texts import check_text, checked
 from .vectors import AUTO
 from .work import Arguments
 
@@ -30,10 +30,10 @@ from .work import Arguments
 def distill(
     lm: LanguageModel | str | Path,
     text: str | Path | Mapping[str, str | Path],
-    requests: Rows | Sequence[str] | str | None = None,
+    requests: Requests | None = None,
     *,
     role: Literal["system", "document"] = "system",
-    measure: Rows | Sequence[str] | str | None = None,
+    measure: Requests | None = None,
     field: str | None = None,
     count: int | None = None,
     vectors: int | Literal["auto"] = 64,
@@ -67,6 +67,8 @@ def distill(
     at once, and these are trained with one seed. That result is `Several`: `shares` and `at_once`.
     `hooks` are called along the way. Raises SoftPromptError for a text or requests that cannot be used.
     """
+    if not isinstance(text, Mapping):
+        check_text(text)
     base = base_given(lm)
     loaded = load(base) if isinstance(base, str) else base
     named = sections(settings, "distill")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .._system.notes import note
@@ -19,16 +20,23 @@ SHARES = (0.15, 0.15)  # of the requests, for the dev and the test rows
 LEAST = 8  # requests: fewer say nothing of others
 LEAST_MEASURED = 2
 
+Requests = str | Path | Iterable[Mapping[str, Any] | str]  # texts or rows, or the file of rows
 Request = dict[str, Any]  # `request`, and what else is known of it: `reference`, `part`, `chunk`, `wording`
 
 
 def check_arguments(requests: Any, measured: Any = None, *, field: str | None, count: int | None) -> None:
-    """Raise SoftPromptError for a `count` beside requests, and for a `field` without a file of rows."""
+    """Raise SoftPromptError for a `count` beside requests, or too small, and for a `field` without rows."""
     if count is not None and requests is not None:
         raise SoftPromptError(
             f"{count} requests are to be written (--count), and requests were given",
             why="the model writes requests only where none are given",
             fix="leave out one of --count and --requests (count and requests in Python)",
+        )
+    if count is not None and count < LEAST:
+        raise SoftPromptError(
+            f"{count} requests are too few to distil a text (--count)",
+            why="some are trained on, and others must show what was lost",
+            fix=f"{LEAST} or more, or leave it out (count in Python)",
         )
     if field is not None and requests is None and measured is None:
         raise SoftPromptError(
@@ -38,23 +46,33 @@ def check_arguments(requests: Any, measured: Any = None, *, field: str | None, c
         )
 
 
+def rows_of(source: Requests) -> list[Row]:
+    """Read rows; a text in the place of a row is a request. Raises SoftPromptError as `read_rows` does."""
+    is_table = isinstance(source, Mapping) or hasattr(source, "columns") or hasattr(source, "column_names")
+    if isinstance(source, (str, Path)) or is_table or not isinstance(source, Iterable):
+        return read_rows(source)
+    return read_rows({"request": row} if isinstance(row, str) else row for row in source)
+
+
 def read_requests(
-    source: str | Iterable[Mapping[str, Any] | str], field: str | None, least: int = LEAST
+    source: Requests, field: str | None, least: int = LEAST, *, about: str | None = None
 ) -> list[Request]:
     """Read the requests; equal ones, and those that differ by white space alone, count once.
 
     `field` names the field of a row that holds its request; by default the first of `FIELDS` that the first
     row has. A right answer that a row holds (`GOLD`) is its `reference`: nothing is trained on it. Raises
-    SoftPromptError where a row has no request, and for fewer than `least` requests.
+    SoftPromptError where a row has no request, and for fewer than `least` requests; `about` names their text.
     """
-    if not isinstance(source, str):
-        source = [{"request": row} if isinstance(row, str) else row for row in source]
-    rows = _rows(read_rows(source), field)
+    rows = [] if isinstance(source, list) and not source else _rows(rows_of(source), field)
     if len(rows) < least:
+        subject = "requests" if about is None else f"requests about '{about}'"
+        purpose, otherwise = "to distil a text", "the model writes them itself"
+        if least == LEAST_MEASURED:
+            purpose, otherwise = "to measure on", "some of the others are kept apart"
         raise SoftPromptError(
-            f"{len(rows)} requests are too few to distil a text",
+            f"{len(rows)} {subject} are too few {purpose}",
             why="some are trained on, and others must show what was lost",
-            fix=f"give {least} or more, better some hundreds; or give none, and the model writes them itself",
+            fix=f"give {least} or more, better some hundreds; or give none, and {otherwise}",
         )
     return rows
 

@@ -17,7 +17,7 @@ from .._system.files import write_text
 from ..artifacts.prompt_names import path_of
 from ..config.schema import Recipe
 from ..data.row import Row
-from ..data.sources import read_rows
+from ..data.spelling import meant
 from ..data.teacher_texts import teacher_texts, with_texts
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
@@ -34,14 +34,14 @@ from .answers import Answer, answers
 from .effect import check_effect
 from .recipe import LR, check_base, with_fitting_method, with_keep, with_one_trained
 from .report_blocks import ways_table
-from .requests import check_arguments, read_requests
+from .requests import Requests, check_arguments, read_requests, rows_of
 from .run import REPORT
 from .self_study import self_study
 from .several_figures import SeveralFigures, attached_of, several_figures
 from .start import is_open, with_start
 from .together import COUNTS as AT_ONCE
 from .together import Attached, Share
-from .work import COUNTS, PROMPTS, REQUESTS, SELF_STUDY, Requests, split_answers
+from .work import COUNTS, PROMPTS, REQUESTS, SELF_STUDY, split_answers
 
 NAME = "name"  # the field of a row that names its text
 
@@ -184,7 +184,7 @@ def _checked(recipe: Recipe, apart: bool) -> dict[str, str]:
     texts = teacher_texts(recipe)
     if len(texts) < 2:
         raise SoftPromptError(
-            f"there is only one text: {', '.join(texts)}",
+            f"there is only one text: {', '.join(texts)}" if texts else "no text was given",
             why="several are trained in one table, or apart",
             fix="give more, or a single file: --document FILE",
         )
@@ -214,21 +214,20 @@ def _alone(recipe: Recipe, name: str, *, apart: bool) -> Recipe:
 
 def _by_name(requests: Requests, names: Sequence[str], field: str | None) -> dict[str, list[dict[str, Any]]]:
     """Return the requests about each text."""
-    if not isinstance(requests, str):
-        requests = [{"request": row} if isinstance(row, str) else row for row in requests]
-    rows = read_rows(requests)
+    rows = rows_of(requests)
     if not any(NAME in row for row in rows):
         return dict.fromkeys(names, read_requests(rows, field))
     about: dict[str, list[Row]] = {name: [] for name in names}
     for row in rows:
-        if row.get(NAME) not in about:
+        name = meant(str(row.get(NAME)), names)
+        if name is None:
             raise SoftPromptError(
                 f"{row.where}: no text is called {row.get(NAME)!r}",
                 why=f"the texts are: {', '.join(names)}",
                 fix=f"name one of them in the field '{NAME}', or leave the field out of all rows",
             )
-        about[row[NAME]].append(row)
-    return {name: read_requests(of_text, field) for name, of_text in about.items()}
+        about[name].append(row)
+    return {name: read_requests(of_text, field, about=name) for name, of_text in about.items()}
 
 
 def _prepared(

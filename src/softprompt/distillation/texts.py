@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,32 @@ def texts_of(sources: Sequence[Path]) -> dict[str, dict[str, Any]]:
     return texts
 
 
+def check_text(text: Any, of: str = "") -> None:
+    """Raise SoftPromptError for what is no text and no Path, and for a text that is the name of a file.
+
+    `of` is the text's name, behind a space.
+    """
+    if not isinstance(text, (str, Path)):
+        raise SoftPromptError(
+            f"the text{of} is no text, but of the type {type(text).__name__}",
+            why="it is a str, or the Path of the file that holds it; several are a mapping, by name",
+            fix="Path('system.txt') or {'a': text, 'b': text}",
+        )
+    if isinstance(text, str) and os.path.isfile(text):
+        raise SoftPromptError(
+            f"the text{of} is the name of a file: {text}",
+            why="a str is the text itself, so the vectors would replace this name",
+            fix=f"Path({text!r})",
+        )
+
+
 def checked(texts: Mapping[str, str | Path]) -> dict[str, dict[str, Any]]:
-    """Return texts in memory as `teacher.texts` has them. Raises SoftPromptError for an empty one."""
+    """Return texts in memory as `teacher.texts` has them. Raises SoftPromptError for what is no text."""
     result: dict[str, dict[str, Any]] = {}
     for name, text in texts.items():
+        if not isinstance(name, str):
+            raise SoftPromptError(f"the name of a text is no text: {name!r}", fix=f"call it {str(name)!r}")
+        check_text(text, f" '{name}'")
         _add(result, name, {"file": str(text)} if isinstance(text, Path) else {"context": text})
     return result
 

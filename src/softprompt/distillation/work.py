@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .. import methods
 from ..config.schema import Recipe
@@ -23,6 +22,7 @@ from .requests import (
     LEAST,
     LEAST_MEASURED,
     Request,
+    Requests,
     check_arguments,
     read_requests,
     split,
@@ -36,8 +36,6 @@ REQUESTS = "requests.jsonl"
 SELF_STUDY = "self_study.jsonl"
 COUNTS = {"system": 96, "document": 256}  # requests that the model writes where none are given
 PROMPTS = ("default",)
-
-Requests = str | Iterable[Mapping[str, Any] | str]
 
 
 @dataclass(frozen=True)

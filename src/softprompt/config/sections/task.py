@@ -204,7 +204,7 @@ def _hashed_file(text: Any) -> Any:
     if text.file is None or text.context is not None:
         return text
     try:
-        content = Path(text.file).read_text(encoding="utf-8")
+        content = Path(text.file).read_text(encoding="utf-8-sig")  # as `data.teacher_texts`
     except (OSError, UnicodeDecodeError):
         return text
     return text.model_copy(update={"sha256": text_hash(content)})
