@@ -116,6 +116,14 @@ def test_page(ways, tmp_path, capsys):
     assert report.folder_of(tmp_path / "other") is None
 
 
+def test_a_text_that_is_shorter_than_the_usual_system_text_saves_no_tokens(ways, tmp_path):
+    """The template's usual system text comes back where the text was: a number below zero says nothing."""
+    (tmp_path / "distill.json").write_text(json.dumps(facts(ways) | {"text_tokens": -16}))
+    text = report.write(tmp_path).with_name("report.md").read_text()
+    assert text.count("none: the text takes the place of the chat template's usual system text") == 2
+    assert "16 tokens more" in text and "-16" not in text and "−16" not in text
+
+
 def test_page_of_several_texts(ways, tmp_path, capsys):
     folder = tmp_path / "docs-distill"
     folder.mkdir()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,10 @@ def test_texts_become_prompts_and_are_measured_together(model_folder, answered, 
     assert f"{saved['ways']['vectors']['metrics']['chrf']:.1f}" in result._repr_html_()
     command = next(line for line in report_text(result).splitlines() if "softprompt report" in line)
     assert main(shlex.split(command)[1:-1]) == 0 and (answered / "out-distill/report.html").exists()
+    spaced = [replace(run, artifact=replace(run.artifact, path=Path("my docs"))) for run in result.runs]
+    lines = report_text(replace(result, runs=tuple(spaced))).splitlines()
+    (command,) = (line for line in lines if "softprompt generate" in line)
+    assert shlex.split(command)[2] == "my docs"
     # attached by `compose`, they are the very prompts that were measured
     names = [answered / "out" / n for n in "ab"] if apart else [f"{answered / 'out'}:{n}" for n in "ab"]
     both = softprompt.concatenate(names, answered / "both", lm)

@@ -60,10 +60,9 @@ def report_text(result: Several) -> str:
         more.append((str(k), *_percent(share), f"{share[0] / first:.2f}" if first > 0 else "n/a"))
     paths = [str(run.artifact.path) for run in result.runs]
     names = list(result.shares)
-    prompts = [shlex.quote(f"{paths[0]}:{name}") for name in names] if len(paths) == 1 else paths
-    first_prompt = (
-        f"{shlex.quote(paths[0])} --prompt {shlex.quote(names[0])}" if len(paths) == 1 else paths[0]
-    )
+    quoted = [shlex.quote(path) for path in paths]
+    prompts = [shlex.quote(f"{paths[0]}:{name}") for name in names] if len(paths) == 1 else quoted
+    first_prompt = f"{quoted[0]} --prompt {shlex.quote(names[0])}" if len(paths) == 1 else quoted[0]
     both = shlex.quote(str(Path(result.runs[0].prepared.recipe.output).with_name("both")))
     n = len(result.attached.examples)
     return "\n".join(

@@ -106,6 +106,8 @@ def _tests(figures: Figures) -> str:
 
 
 def _facts(result: Distilled) -> list[tuple[str, str]]:
+    from ..distillation.report_blocks import saved
+
     figures, artifact = result.comparison, result.run.artifact
     first, paid = figures.first_token, figures.paid_after
     seeds = ""
@@ -114,7 +116,7 @@ def _facts(result: Distilled) -> list[tuple[str, str]]:
         seeds = f"; of {len(figures.seeds)} seeds ({shares}) the best on the dev rows: {figures.seeds[0]}"
     facts = [
         ("artifact", f"{artifact.path} ({size(artifact.bytes)}){seeds}"),
-        ("tokens saved a request", f"{figures.text_tokens}; {figures.soft_tokens} vectors are read instead"),
+        ("tokens saved a request", saved(figures.text_tokens, figures.soft_tokens)),
         (
             "first token",
             f"{1e3 * first['text']:.0f} ms with the text, {1e3 * first['vectors']:.0f} ms with the vectors",

@@ -16,9 +16,11 @@ from . import report_demonstrations, report_several
 from .report_blocks import (
     VECTORS,
     Facts,
+    becomes,
     curves,
     provenance,
     sample_blocks,
+    saved,
     tests_table,
     verdict,
     ways_figure,
@@ -83,8 +85,7 @@ def document(folder: Path, facts: Facts) -> Report:
     over = several(len(facts["seeds"]), "seed")
     answer = [
         f"They keep {kept:.0f} % ({low:.0f} … {high:.0f}) of the text's effect on {several(rows, 'request')} "
-        f"that were kept apart, with {over}; {count(facts['text_tokens'])} tokens a request become "
-        f"{count(facts['soft_tokens'])} vectors.",
+        f"that were kept apart, with {over}; {becomes(facts['text_tokens'], facts['soft_tokens'])}.",
         _verdict(facts),
     ]
     notes = [f"{several(rows, 'request')} say little of others; give more of them."] if rows < 20 else []
@@ -144,7 +145,7 @@ def _costs(facts: Facts) -> list[Block]:
 
     first = facts["first_token"]
     terms = [
-        ("tokens saved a request", f"{count(facts['text_tokens'])} ({facts['soft_tokens']} vectors instead)"),
+        ("tokens saved a request", saved(facts["text_tokens"], facts["soft_tokens"])),
         *((f"first token, {name}", seconds(first[name])) for name in first),
         *((f"a million requests up to the first token, {name}", shown(name)) for name in million),
         ("the distillation took", seconds(facts["seconds"])),

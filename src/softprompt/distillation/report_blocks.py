@@ -28,6 +28,21 @@ def _cell(way: Facts, metric: str) -> str:
     )
 
 
+def saved(text_tokens: int, soft_tokens: int) -> str:
+    """Say how many tokens each request saves, of which a short text may save none."""
+    if text_tokens > 0:
+        return f"{count(text_tokens)}; {count(soft_tokens)} vectors are read instead"
+    more = f"which has {count(-text_tokens)} tokens more"
+    return f"none: the text takes the place of the chat template's usual system text, {more}"
+
+
+def becomes(text_tokens: int, soft_tokens: int) -> str:
+    """Say what becomes of the text's tokens in each request."""
+    if text_tokens > 0:
+        return f"{count(text_tokens)} tokens a request become {count(soft_tokens)} vectors"
+    return f"tokens saved a request: {saved(text_tokens, soft_tokens)}"
+
+
 def provenance(facts: Facts, terms: Sequence[tuple[str, Any]]) -> list[Block]:
     """Return the command, the terms that have a value, and the versions."""
     blocks: list[Block] = [Terms([(name, str(value)) for name, value in terms if value])]

@@ -23,7 +23,7 @@ from . import vectors
 from .effect import check_effect
 from .elapsed import Elapsed
 from .measure import Figures, measure
-from .report_blocks import ways_table
+from .report_blocks import becomes, ways_table
 from .seeds import as_kept, train_seeds
 from .ways import NONE, TEXT, VECTORS
 from .work import Arguments, begin
@@ -68,7 +68,7 @@ class Distilled:
     @property
     def _saving(self) -> str:
         figures = self.comparison
-        tokens = f"{figures.text_tokens} tokens a request become {figures.soft_tokens} vectors"
+        tokens = becomes(figures.text_tokens, figures.soft_tokens)
         return f"{tokens}, in {self.run.artifact.path}"
 
     def report(self) -> dict[str, Any]:
