@@ -181,8 +181,9 @@ def test_self_study_resumes_keeps_what_was_changed_and_belongs_to_a_text(lm, tmp
     other, its_teacher = teacher_of(lm, DOCUMENT[:300], chunk_tokens=90)
     monkeypatch.setattr(its_teacher, "decode", lambda ids: str(ids))
     rows = self_study.self_study(other, lm, its_teacher, 16, written)
-    texts = {row["text"] for row in rows if "text" in row}
+    texts = {row["text"] for row in rows}
     assert len(texts) == 1 and whole[0]["text"] not in texts
+    assert "one of my own" not in {row["request"] for row in rows}  # it is about the first text
     # those of the first text were set aside, as they were changed, and are taken up again without a model
     monkeypatch.setattr(lm, "generate", lambda *a, **o: pytest.fail("written again"))
     back = self_study.self_study(recipe, lm, teacher, 24, written)

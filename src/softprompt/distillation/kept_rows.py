@@ -52,9 +52,12 @@ class KeptRows:
             _write(self.aside, [row for row in aside if not self._is_ours(row)])
 
     def settle(self) -> None:
-        """Set the rows of other texts aside, and bring those of this text back."""
-        if any(not self._is_ours(row) for row in _read(self.file)):
-            self.write(self.read().values())
+        """Set the rows of other texts aside, and bring those of this text back.
+
+        Rows that a person has added belong to this text from now on: else they would be every text's.
+        """
+        if any(row.get(self.field) != self.value for row in _read(self.file)):
+            self.write({**row, self.field: self.value} for row in self.read().values())
 
     def _is_ours(self, row: Written) -> bool:
         return row.get(self.field, self.value) == self.value
