@@ -15,7 +15,7 @@ from softprompt.cli import main
 from softprompt.cli.distill_several import report_text
 from softprompt.config.load import recipe_from_dict
 from softprompt.distillation import answers, effect
-from softprompt.distillation.texts import texts_of
+from softprompt.distillation.texts import are_several, texts_of
 from softprompt.errors import SoftPromptError
 
 TEXTS = {"a": "say it backwards, please, and loud", "b": "BE VERY SHORT", "c": "zzz 1 2 3 zzz"}
@@ -85,6 +85,15 @@ def test_texts_from_files_folders_and_tables(tmp_path):
     (tmp_path / "t.jsonl").write_text('{"name": "c", "body": "x"}')
     with pytest.raises(SoftPromptError, match="no text"):
         texts_of([tmp_path / "t.jsonl"])
+
+
+def test_files_of_any_spelling_are_texts_or_tables(tmp_path):
+    """Else a table is distilled as one text, and a folder of `.TXT` files is said to hold none."""
+    assert are_several([tmp_path / "rows.CSV"]) and are_several([tmp_path / "rows.ndjson"])
+    for name in ("A.TXT", "b.md", ".hidden.md"):
+        (tmp_path / name).write_text("be loud")
+    (tmp_path / "folder.md").mkdir()
+    assert list(texts_of([tmp_path])) == ["A", "b"]
 
 
 def test_the_command(model_folder, answered, capsys):

@@ -7,18 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.sources import read_rows
+from ..data.sources import FORMATS, read_rows
 from ..data.spelling import same_form
 from ..errors import SoftPromptError
 
-TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 TEXTS = (".md", ".txt")  # files of a folder that are texts
 NAME, TEXT = "name", "text"  # the columns of a table
 
 
 def are_several(sources: Sequence[Path]) -> bool:
     """Return whether the sources hold several texts: they are two or more, a folder, or a table."""
-    return len(sources) > 1 or any(source.is_dir() or source.suffix in TABLES for source in sources)
+    return len(sources) > 1 or any(source.is_dir() or _is_table(source) for source in sources)
 
 
 def texts_of(sources: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -79,7 +78,7 @@ def _add(texts: dict[str, dict[str, Any]], name: str, text: dict[str, Any]) -> N
 
 def _texts(source: Path) -> dict[str, dict[str, Any]]:
     if source.is_dir():
-        files = sorted(file for file in source.iterdir() if file.suffix in TEXTS)
+        files = sorted(file for file in source.iterdir() if _is_text(file))
         if not files:
             raise SoftPromptError(
                 f"the folder {source} holds no text", why=f"files that end in {', '.join(TEXTS)} are texts"
@@ -88,7 +87,7 @@ def _texts(source: Path) -> dict[str, dict[str, Any]]:
         for file in files:
             _add(result, file.stem, {"file": str(file)})
         return result
-    if source.suffix not in TABLES:
+    if not _is_table(source):
         return {source.stem: {"file": str(source)}}
     result = {}
     for row in read_rows(str(source)):
@@ -100,3 +99,11 @@ def _texts(source: Path) -> dict[str, dict[str, Any]]:
             )
         _add(result, row[NAME], {"context": row[TEXT]})
     return result
+
+
+def _is_table(source: Path) -> bool:
+    return source.suffix.lower() in FORMATS
+
+
+def _is_text(file: Path) -> bool:
+    return file.suffix.lower() in TEXTS and not file.name.startswith(".") and file.is_file()
