@@ -169,6 +169,8 @@ def distil_several(
                 f"the loss was not finite at step {run.outcome.step + 1}",
                 fix=f"train.lr={lr / 3:.1e} --overwrite",
             )
+    if not all(run.was_finished for run in runs):
+        (folder / REPORT).unlink(missing_ok=True)  # it is of the vectors that were there before
     hooks.stage("measuring on the requests that were kept apart")
     attached = attached_of(runs, tuple(texts), {name: part[2] for name, part in parts.items()})
     most = len(texts) if _joins(runs[0].prepared) else 1

@@ -67,7 +67,7 @@ class TeacherEncoder:
         if not self.is_document:
             return (self.text,)
         wanted = self.recipe.teacher.chunk_tokens
-        most = min(wanted or CHUNK_TOKENS, self.most or self.text_tokens)
+        most = min(wanted or CHUNK_TOKENS, self.text_tokens if self.most is None else self.most)
         if most < 1:
             raise SoftPromptError(
                 "the model's context has no room for a part of the document",
