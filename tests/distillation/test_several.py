@@ -88,7 +88,7 @@ def test_texts_from_files_folders_and_tables(tmp_path):
 
 
 def test_files_of_any_spelling_are_texts_or_tables(tmp_path):
-    """Else a table is distilled as one text, and a folder of `.TXT` files is said to hold none."""
+    """Else a table is distilled as one text, and a folder of `.TXT` files has none."""
     assert are_several([tmp_path / "rows.CSV"]) and are_several([tmp_path / "rows.ndjson"])
     for name in ("A.TXT", "b.md", ".hidden.md"):
         (tmp_path / name).write_text("be loud")

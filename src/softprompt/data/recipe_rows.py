@@ -1,4 +1,4 @@
-"""A recipe's rows are read and split here, and what must stay together or be there is said."""
+"""A recipe's rows are read and split here, by what must stay together and what must be there."""
 
 from __future__ import annotations
 
