@@ -48,10 +48,11 @@ def check_arguments(requests: Any, measured: Any = None, *, field: str | None, c
 
 def rows_of(source: Requests) -> list[Row]:
     """Read rows; a text in the place of a row is a request. Raises SoftPromptError as `read_rows` does."""
-    is_table = isinstance(source, Mapping) or hasattr(source, "columns") or hasattr(source, "column_names")
-    if isinstance(source, (str, Path)) or is_table or not isinstance(source, Iterable):
-        return read_rows(source)
-    return read_rows({"request": row} if isinstance(row, str) else row for row in source)
+    given: Any = source
+    is_table = isinstance(given, Mapping) or hasattr(given, "columns") or hasattr(given, "column_names")
+    if isinstance(given, (str, Path)) or is_table or not isinstance(given, Iterable):
+        return read_rows(given)
+    return read_rows({"request": row} if isinstance(row, str) else row for row in given)
 
 
 def read_requests(
