@@ -78,10 +78,10 @@ class Bench:
     def tuned(self, way: Way, name: str, rows: dict[str, list[Row]]) -> Tuned:
         """Train a way on a set for the same seconds as the others, or open the run if it is finished."""
 
-        def train(changes: dict[str, Any], steps: int, output: Path) -> Tuned:
+        def train(changes: dict[str, Any], steps: int, output: Path, is_pilot: bool) -> Tuned:
             settings = {"batch_size": self.batch, "seed": self.seed, "threads": self.threads}
             settings |= {"max_input_tokens": 256, "task": "embedding", **changes}
-            return train_for(steps, self.model, way.method, rows, output, settings)
+            return train_for(steps, self.model, way.method, rows, output, is_pilot, settings)
 
         output = self.out / f"{name}-{way.name}".replace(" ", "-")
         return tuned(way, train, self.seconds, output, CHOSEN_BY)
@@ -126,9 +126,9 @@ def table(results: Sequence[Result]) -> str:
     """Return the results as a table of Markdown, with each way's share of LoRA's gain in nDCG@10."""
     lines = [
         "| trained on | measured on | way | nDCG@10 | MRR | recall@1 | of LoRA's gain | bytes "
-        "| steps | rate |"
+        "| steps | seconds | rate |"
     ]
-    lines.append("|---|---|---|---|---|---|---|---|---|---|")
+    lines.append("|---|---|---|---|---|---|---|---|---|---|---|")
     score = {(r.way, r.trained, r.measured): r.metrics["ndcg_at_10"] for r in results}
     for r in results:
         low, high = r.intervals["ndcg_at_10"]
@@ -142,6 +142,7 @@ def table(results: Sequence[Result]) -> str:
         lines.append(
             f"| {r.trained or ''} | {r.measured} | {r.way} | {r.metrics['ndcg_at_10']:.3f} "
             f"[{low:.3f}, {high:.3f}] | {' | '.join(shown)} | {share} | {r.bytes:,} | {r.steps} "
+            f"| {r.seconds:.0f} "
             f"| {r.rate or ''} |"
         )
     return "\n".join(lines)

@@ -46,7 +46,9 @@ class Result:
     interval: tuple[float, float] | None
     recall_at_1: float
     queries: int
+    pairs: int = 0  # that are trained on
     steps: int = 0
+    seconds: float = 0.0  # of training
     bytes: int = 0  # of the files that are served
 
 
@@ -87,10 +89,10 @@ class Bench:
     def tuned(self, way: Way, name: str, rows: dict[str, list[Row]]) -> Tuned:
         """Train a way on a set for the same seconds as the others, or open the run if it is finished."""
 
-        def train(changes: dict[str, Any], steps: int, output: Path) -> Tuned:
+        def train(changes: dict[str, Any], steps: int, output: Path, is_pilot: bool) -> Tuned:
             settings = {"batch_size": self.batch, "seed": self.seed, "threads": self.threads}
             settings |= {"task": {"kind": "regression", "query": "query"}, "template": TEMPLATE, **changes}
-            return train_for(steps, self.model, way.method, rows, output, settings)
+            return train_for(steps, self.model, way.method, rows, output, is_pilot, settings)
 
         return tuned(way, train, self.seconds, self.out / f"{name}-{way.name}".replace(" ", "-"), CHOSEN_BY)
 
@@ -104,17 +106,18 @@ class Bench:
                 scores = run.evaluate(rows["test"]).metrics
                 best = scores[CHOSEN_BY]
                 interval = (best.low, best.high)
-                steps = run.artifact.manifest["training"]["steps"]
+                training = run.artifact.manifest["training"]
+                work = (len(rows["train"]), training["steps"], training["seconds"])
                 first = scores["recall_at_1"].value
                 queries = len({row["query"] for row in rows["test"]})
-                yield Result(way.name, name, best.value, interval, first, queries, steps, served_bytes(run))
+                yield Result(way.name, name, best.value, interval, first, queries, *work, served_bytes(run))
 
     def _plain(self, requests: dict[str, list[Row]]) -> Tuned:
         """Return the plain encoder: one step, whose vectors are not used, writes the folder to open."""
         with tempfile.TemporaryDirectory() as folder:
             rows = {split: requests[split][:4] for split in SPLITS}
             settings: dict[str, Any] = {"task": "embedding", "threads": self.threads, "length": 1}
-            run = train_for(1, self.model, "prompt-tuning", rows, Path(folder) / "plain", settings)
+            run = train_for(1, self.model, "prompt-tuning", rows, Path(folder) / "plain", True, settings)
             return softprompt.open_prompt(run.artifact.path, plain=True)
 
 
@@ -131,12 +134,15 @@ def order_alone(name: str, rows: Sequence[Row]) -> Result:
 
 def table(results: Sequence[Result]) -> str:
     """Return the results as a table of Markdown."""
-    lines = ["| set | way | nDCG@10 | recall@1 | requests | steps | bytes |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| set | way | nDCG@10 | recall@1 | requests | steps | seconds | bytes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for r in results:
         interval = "" if r.interval is None else " [{:.3f}, {:.3f}]".format(*r.interval)
         lines.append(
             f"| {r.measured} | {r.way} | {r.ndcg_at_10:.3f}{interval} | {r.recall_at_1:.3f} | {r.queries} "
-            f"| {r.steps} | {r.bytes:,} |"
+            f"| {r.steps} | {r.seconds:.0f} | {r.bytes:,} |"
         )
     return "\n".join(lines)
 

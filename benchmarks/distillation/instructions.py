@@ -48,7 +48,8 @@ def measure(bench: Bench) -> list[Result]:
     known, results = _tasks(bench), []
     most = 1 if bench.short else len(known) if bench.only else bench.count or COUNT
     for name in bench.chosen(known, len(known)):
-        if len(results) < most and (bench.short or _raised(bench, name, known[name]) >= LEAST_GAIN):
+        wanted = bench.short or bench.only or _raised(bench, name, known[name]) >= LEAST_GAIN
+        if len(results) < most and wanted:
             results.append(bench.once(f"instructions-{name}", partial(_distilled, bench, name, known[name])))
     return results
 
@@ -93,7 +94,7 @@ def _distilled(bench: Bench, name: str, task: Task) -> Result:
 
 
 def _raised(bench: Bench, name: str, task: Task) -> float:
-    """Return by how much the instruction raises the metric on training rows."""
+    """Return by how much the instruction raises the metric on training rows; 0 where a result is an error."""
     instruction, train, _ = task
 
     def compute() -> Result:
@@ -101,7 +102,7 @@ def _raised(bench: Bench, name: str, task: Task) -> float:
         return {"task": name, **{way: _plain(bench, text, train[:TRIED]) for way, text in ways}}
 
     tried = bench.without(*bench.settings).once(f"instruction-alone-{name}", compute)
-    return tried["with"][METRIC] - tried["without"][METRIC]
+    return 0.0 if "error" in tried else tried["with"][METRIC] - tried["without"][METRIC]
 
 
 def _plain(bench: Bench, system: str | None, rows: Sequence[Row]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from softprompt.artifacts.manifest import BASE
 from softprompt.artifacts.manifest import VECTORS as VECTORS_FILE
 from softprompt.tuned import Tuned
 
-PILOT, TIMED_DEV = 4, 10  # steps that are timed; dev rows of these
+PILOT, TIMED_DEV = 16, 10  # steps that are timed; dev rows of these, which are scored once
 SEARCH = 0.5  # of the seconds of training: what the search of the learning rate takes, all rates together
 
 
@@ -32,7 +32,7 @@ class Way:
         return {**self.settings, "lr": rate} if base is None else {"base": {"mode": base, "lr": rate}}
 
 
-VECTORS, LORA, FULL = (1e-2, 3e-2, 1e-1), (2e-4, 5e-4, 2e-3), (1e-5, 3e-5, 1e-4)
+VECTORS, LORA, FULL = (1e-2, 3e-2, 1e-1, 3e-1), (5e-4, 2e-3, 5e-3), (3e-5, 1e-4, 3e-4)
 WAYS = (
     Way("prompt of 5", "prompt-tuning", VECTORS, {"length": 5}),
     Way("prompt of 16", "prompt-tuning", VECTORS, {"length": 16}),
@@ -41,8 +41,8 @@ WAYS = (
     Way("full", "none", FULL, {"base": "full"}),
 )
 
-#: Trains with settings and steps, and writes to a folder.
-Train = Callable[[dict[str, Any], int, Path], Tuned]
+#: Trains with settings and steps, and writes to a folder; a pilot is timed, and its scores are not used.
+Train = Callable[[dict[str, Any], int, Path, bool], Tuned]
 
 
 def tuned(way: Way, train: Train, seconds: float, output: Path, chosen_by: str) -> Tuned:
@@ -54,14 +54,14 @@ def tuned(way: Way, train: Train, seconds: float, output: Path, chosen_by: str) 
     if (output / "softprompt.json").exists():
         return softprompt.open_prompt(output)
     with tempfile.TemporaryDirectory() as folder:
-        pace = _pace(train(way.at(way.rates[0]), PILOT, Path(folder) / "pilot"))
+        pace = _pace(train(way.at(way.rates[0]), PILOT, Path(folder) / "pilot", True))
         steps = max(1, round(SEARCH * seconds / len(way.rates) / pace))
         tried = {
-            rate: train(way.at(rate), steps, Path(folder) / str(rate)).metrics[chosen_by]
+            rate: train(way.at(rate), steps, Path(folder) / str(rate), False).metrics[chosen_by]
             for rate in way.rates
         }
     best = max(tried, key=lambda rate: tried[rate])
-    return train(way.at(best), max(1, round(seconds / pace)), output)
+    return train(way.at(best), max(1, round(seconds / pace)), output, False)
 
 
 def train_for(
@@ -70,11 +70,12 @@ def train_for(
     method: str,
     rows: Mapping[str, Sequence[Any]],
     output: Path,
+    is_pilot: bool,
     settings: Mapping[str, Any],
 ) -> Tuned:
-    """Train for a number of steps, and score the dev rows four times; a pilot scores a few of them."""
-    dev = rows["dev"] if steps > PILOT else rows["dev"][:TIMED_DEV]
-    every = {"steps": steps, "eval_every": max(1, steps // 4)}
+    """Train for a number of steps, and score the dev rows four times; a pilot scores a few of them once."""
+    dev = rows["dev"][:TIMED_DEV] if is_pilot else rows["dev"]
+    every = {"steps": steps, "eval_every": steps if is_pilot else max(1, steps // 4)}
     return softprompt.tune(model, method, rows["train"], dev=dev, output=output, **every, **settings)
 
 

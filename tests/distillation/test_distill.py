@@ -174,6 +174,8 @@ def test_the_model_writes_requests_itself(model_folder, tmp_path, monkeypatch):
     mine["text"] = rows[0]["text"]  # it belongs to the text from then on
     assert self_study.self_study(recipe, lm, encoder, 40, file) == [*rows, mine]
     assert self_study.self_study(recipe, lm, encoder, 30, file) == [*rows[:30], mine]
+    file.write_text(file.read_text() + json.dumps({"request": "and mine", "wording": "b"}) + "\n")
+    assert self_study.self_study(recipe, lm, encoder, 30, file)[-1]["request"] == "and mine"
 
 
 def test_a_model_that_cannot_imagine_requests(model_folder, tmp_path, monkeypatch):

@@ -44,6 +44,14 @@ def test_each_side_of_a_split_has_rows_where_wordings_are_few(seed):
     assert list(map(len, split(rows, seed, measured=False))) == [12, 2]
 
 
+def test_rows_that_can_be_split_are_split_with_every_seed():
+    """Groups are taken in a random order, and some orders leave a side without enough rows."""
+    rows = [{"request": f"{i}", "wording": w} for i, w in enumerate("a" + "b" + 5 * "c" + 5 * "d")]
+    for seed in range(40):
+        sides = split(rows, seed)
+        assert min(map(len, sides[1:])) >= 2 and sum(map(len, sides)) == len(rows)
+
+
 @pytest.mark.parametrize("wordings", ["a" * 12, "ab" + 10 * "c", "ab" * 6])
 def test_requests_of_too_few_wordings(wordings):
     rows = [{"request": f"{i}", "wording": w} for i, w in enumerate(wordings)]

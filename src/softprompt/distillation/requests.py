@@ -19,6 +19,7 @@ KEPT = ("part", "chunk", "wording")  # fields of a row that are kept with its re
 SHARES = (0.15, 0.15)  # of the requests, for the dev and the test rows
 LEAST = 8  # requests: fewer say nothing of others
 LEAST_MEASURED = 2
+ATTEMPTS = 20  # to split groups so that each side has enough
 
 Requests = str | Path | Iterable[Mapping[str, Any] | str]  # texts or rows, or the file of rows
 Request = dict[str, Any]  # `request`, and what else is known of it: `reference`, `part`, `chunk`, `wording`
@@ -115,22 +116,33 @@ def split(rows: Sequence[Request], seed: int, *, measured: bool = True) -> tuple
     by_group: dict[str, list[Request]] = {}
     for row in rows:
         by_group.setdefault(_group(row), []).append(row)
+    for attempt in range(ATTEMPTS):  # large groups may leave too little in one order, and not in another
+        draw = random.Random(f"{seed} {attempt}" if attempt else seed)
+        held, left = _held_apart(by_group, draw, 2 if measured else 1)
+        if min(map(len, held)) >= LEAST_MEASURED:
+            return left, *held
+    raise SoftPromptError(
+        f"{len(rows)} requests of {len(by_group)} wordings cannot be split",
+        why="those of one wording are all trained on or all kept apart, and "
+        f"{LEAST_MEASURED} or more must be kept apart for each purpose",
+        fix="give more requests, of other wordings",
+    )
+
+
+def _held_apart(
+    by_group: Mapping[str, Sequence[Request]], draw: random.Random, sides: int
+) -> tuple[list[list[Request]], list[Request]]:
+    """Fill the sides that are kept apart with groups in a random order; return them, and what is left."""
+    count = sum(map(len, by_group.values()))
     names = sorted(by_group, key=lambda name: (len(by_group[name]), name))
-    random.Random(seed).shuffle(names)
-    names.sort(key=lambda name: 2 * len(by_group[name]) <= len(rows))
-    held: list[list[Request]] = [[], []] if measured else [[]]
-    for later, part, share in zip(range(len(held))[::-1], held, SHARES, strict=False):
-        wanted = max(LEAST_MEASURED, round(share * len(rows)))
+    draw.shuffle(names)
+    names.sort(key=lambda name: 2 * len(by_group[name]) <= count)
+    held: list[list[Request]] = [[] for _ in range(sides)]
+    for later, part, share in zip(range(sides)[::-1], held, SHARES, strict=False):
+        wanted = max(LEAST_MEASURED, round(share * count))
         while len(names) > 1 + later and len(part) < wanted:
             part += by_group[names.pop()]
-    if min(map(len, held)) < LEAST_MEASURED:
-        raise SoftPromptError(
-            f"{len(rows)} requests of {len(by_group)} wordings cannot be split",
-            why="those of one wording are all trained on or all kept apart, and "
-            f"{LEAST_MEASURED} or more must be kept apart for each purpose",
-            fix="give more requests, of other wordings",
-        )
-    return [row for name in names for row in by_group[name]], *held
+    return held, [row for name in names for row in by_group[name]]
 
 
 def _group(row: Request) -> str:

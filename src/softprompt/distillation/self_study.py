@@ -127,7 +127,7 @@ def _write(
 
 def _first(written: Mapping[str, Request], count: int) -> list[Request]:
     """Return the first `count` requests that the model wrote, and all that a person added."""
-    ours = [request for request, row in written.items() if "wording" in row]
+    ours = [request for request, row in written.items() if "kind" in row]  # a person may name a wording
     left_out = set(ours[count:])
     return [row for request, row in written.items() if request not in left_out]
 
