@@ -27,7 +27,7 @@ def test_every_short_form_gives_results(capsys):
     assert out.count("demonstrations-short-") == 4  # two seeds, with and without the tricks
     assert (
         len(re.findall(r"\| short \| \d\.\d{3} \| \d\.\d{3} \|", out)) == 1
-    )  # with no instruction, and with it
+    )  # without and with it
     assert out.count("| support | ") == 5  # three starts, two of which are plain
     assert out.count("| embedded | ") == 2  # alone and under load
     assert out.count("| alone | ") == out.count("| together | ") == 2  # with one sink, and with all
