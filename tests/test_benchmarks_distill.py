@@ -25,9 +25,7 @@ def test_every_short_form_gives_results(capsys):
     assert out.count("| 4 | kept | ") == out.count("| 4 | by head | ") == 2  # and over absorbed ones
     assert out.count("| short | 185 |") == 2  # two ratios
     assert out.count("demonstrations-short-") == 4  # two seeds, with and without the tricks
-    assert (
-        len(re.findall(r"\| short \| \d\.\d{3} \| \d\.\d{3} \|", out)) == 1
-    )  # without and with it
+    assert len(re.findall(r"\| short \| \d\.\d{3} \| \d\.\d{3} \|", out)) == 1  # without and with it
     assert out.count("| support | ") == 5  # three starts, two of which are plain
     assert out.count("| embedded | ") == 2  # alone and under load
     assert out.count("| alone | ") == out.count("| together | ") == 2  # with one sink, and with all
