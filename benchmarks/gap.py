@@ -18,9 +18,7 @@ import argparse
 import json
 import random
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.comparisons import budgeted, rows
@@ -65,28 +63,13 @@ def methods_of(variants: Sequence[str], places: Sequence[str]) -> dict[str, dict
     return compared | {"lora": {"rates": BASE_RATES}, "full": {"rates": FULL_RATES}}
 
 
-def recipe(name: str, paths: Mapping[str, Path], args: argparse.Namespace) -> dict[str, Any]:
-    """Return the recipe of a set's comparison, as a user would write it."""
-    chosen = methods_of(args.variant, args.place)
-    if args.short:
-        chosen = {key: {**change, "rates": change["rates"][1:2]} for key, change in chosen.items()}
-    written, files = WRITTEN[name].recipe, budgeted.files_of(paths)
-    budget = {"methods": chosen, "budget": args.budget, "seeds": args.seeds, "text_rows": args.text_rows}
-    return {
-        "model": args.model,
-        "template": written["template"],
-        "task": written["task"],
-        "data": files["data"],
-        "train": {"batch_size": args.batch, "cache": "disk", "threads": args.threads},
-        "compare": {**files["compare"], **budget},
-        "output": str(args.out / name),
-    }
-
-
 def run(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the comparison of a set, and return its lines: one for each method and split."""
     paths = rows.write(parts(name, args), args.out / name / "data")
-    done = budgeted.run(recipe(name, paths, args), args.out / name / "contest", args)
+    written = {key: WRITTEN[name].recipe[key] for key in ("template", "task")}
+    compared, more = methods_of(args.variant, args.place), {"text_rows": args.text_rows}
+    recipe = budgeted.recipe(args, paths, compared, args.out / name, **written, compare=more)
+    done = budgeted.run(recipe, args.out / name / "contest", args)
     return list(budgeted.lines(name, done, METRICS, METRICS[0]))
 
 
@@ -127,20 +110,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 if every method of every set has a score."""
-    options = parser()
-    args = options.parse_args(arguments)
-    if args.data is None and not args.short:
-        options.error("--data is missing. fix: name the folder of the sets, or --short")
-    with tempfile.TemporaryDirectory() as folder:
-        if args.short:
-            shorten(args, Path(folder))
-        measured = [line for name in args.only for line in run(name, args)]
-        missing = [
-            f"{name}: {method} has no score"
-            for name in args.only
-            for method in methods_of(args.variant, args.place)
-            if not any((line["set"], line["method"]) == (name, method) for line in measured)
-        ]
+    sizes = {"rows": 12, "dev": 4, "measured": 4, "seeds": 1, "text_rows": 1, "batch": 2}
+    args, measured = budgeted.measured(parser(), arguments, run, sizes, made_up)
+    missing = [
+        f"{name}: {method} has no score"
+        for name in args.only
+        for method in methods_of(args.variant, args.place)
+        if not any((line["set"], line["method"]) == (name, method) for line in measured)
+    ]
     if args.json:
         print(json.dumps({"where": where(), "lines": measured, "gap": list(gap(measured))}))
     else:
@@ -149,18 +126,13 @@ def main(arguments: list[str] | None = None) -> int:
     return bool(missing)
 
 
-def shorten(args: argparse.Namespace, folder: Path) -> None:
-    """Let the command run on a tiny model and made-up rows in a folder, with one rate and one seed."""
-    sizes = {"rows": 12, "dev": 4, "measured": 4, "seeds": 1, "text_rows": 1, "batch": 2}
-    budgeted.shorten(args, folder, tiny.make(folder)[0], **sizes)
-    for split in rows.FILES.values():
-        draw = random.Random(split)
-        texts = [" ".join(draw.choices(tiny.WORDS, k=4)) for _ in range(12)]
-        place = args.data / args.only[0] / f"{split}.jsonl"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lines = [{"input": text, "target": text, "references": [text], "seen": i % 2 == 0}
-                for i, text in enumerate(texts)]  # fmt: skip
-        place.write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
+def made_up(draw: random.Random) -> list[dict[str, Any]]:
+    """Draw rows of the short form."""
+    texts = [" ".join(draw.choices(tiny.WORDS, k=4)) for _ in range(12)]
+    return [
+        {"input": text, "target": text, "references": [text], "seen": i % 2 == 0}
+        for i, text in enumerate(texts)
+    ]
 
 
 if __name__ == "__main__":

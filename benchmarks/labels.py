@@ -17,9 +17,7 @@ import argparse
 import json
 import random
 import sys
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmarks.comparisons import budgeted, rows
@@ -59,29 +57,16 @@ def parts(name: str, args: argparse.Namespace) -> rows.Parts:
     }
 
 
-def recipe(name: str, form: str, paths: Mapping[str, Path], args: argparse.Namespace) -> dict[str, Any]:
-    """Return the recipe of a set's comparison in one form of the labels, as a user would write it."""
-    chosen = {key: {"rates": given["rates"][1:2]} if args.short else given for key, given in METHODS.items()}
-    files = budgeted.files_of(paths)
-    with_reference = {**chosen, **({} if FORMS[form] else {REFERENCE: {}})}
-    budget = {"methods": with_reference, "budget": args.budget, "seeds": args.seeds}
-    return {
-        "model": args.model,
-        "template": {"input": SETS[name]},
-        "task": {"kind": "classification", "metrics": list(METRICS), "head": FORMS[form]},
-        "data": files["data"],
-        "train": {"batch_size": args.batch, "cache": "disk", "threads": args.threads},
-        "compare": {**files["compare"], **budget},
-        "output": str(args.out / f"{name}-{form}"),
-    }
-
-
 def run(name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run both comparisons of a set, and return their lines: one for each method and form."""
     paths = rows.write(parts(name, args), args.out / name / "data")
     scores = []
-    for form in FORMS:
-        done = budgeted.run(recipe(name, form, paths, args), args.out / name / form, args)
+    for form, head in FORMS.items():
+        compared = METHODS if head else {**METHODS, REFERENCE: {}}
+        task = {"kind": "classification", "metrics": list(METRICS), "head": head}
+        template, output = {"input": SETS[name]}, args.out / f"{name}-{form}"
+        recipe = budgeted.recipe(args, paths, compared, output, template=template, task=task)
+        done = budgeted.run(recipe, args.out / name / form, args)
         for line in budgeted.lines(name, done, METRICS, METRICS[0]):
             scores.append(line if line["method"] == REFERENCE else {**line, "form": form})
     return scores
@@ -95,14 +80,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Return 0 if every method of every set has a score in both forms."""
-    options = parser()
-    args = options.parse_args(arguments)
-    if args.data is None and not args.short:
-        options.error("--data is missing. fix: name the folder of the sets, or --short")
-    with tempfile.TemporaryDirectory() as folder:
-        if args.short:
-            shorten(args, Path(folder))
-        measured = [line for name in args.only for line in run(name, args)]
+    sizes = {"dev": 6, "measured": 6, "seeds": 1, "batch": 2}
+    args, measured = budgeted.measured(parser(), arguments, run, sizes, made_up)
     known = {(line["set"], line["method"], line.get("form")) for line in measured}
     wanted = {(name, method, form) for name in args.only for method in METHODS for form in FORMS}
     missing = sorted(wanted - known)
@@ -114,19 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
     return bool(missing)
 
 
-def shorten(args: argparse.Namespace, folder: Path) -> None:
-    """Let the command run on a tiny model and made-up rows in a folder, with one rate and one seed."""
-    sizes = {"dev": 6, "measured": 6, "seeds": 1, "batch": 2}
-    budgeted.shorten(args, folder, tiny.make(folder)[0], **sizes)
-    for split in rows.FILES.values():
-        draw = random.Random(split)
-        lines = [
-            {"input": " ".join(draw.choices(tiny.WORDS, k=4)), "target": label}
-            for label in ("a", "b", "c") * 5
-        ]
-        place = args.data / args.only[0] / f"{split}.jsonl"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
+def made_up(draw: random.Random) -> list[dict[str, Any]]:
+    """Draw rows of the short form."""
+    return [
+        {"input": " ".join(draw.choices(tiny.WORDS, k=4)), "target": label} for label in ("a", "b", "c") * 5
+    ]
 
 
 if __name__ == "__main__":

@@ -13,11 +13,9 @@ a tiny random model: its numbers mean nothing.
 
 from __future__ import annotations
 
-import argparse
 import json
-import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +25,14 @@ import numpy as np
 import softprompt
 from softprompt.tuned import Tuned
 
-from .embedding.equal_time import WAYS, Way, served_bytes, train_for, tuned
-from .embedding.sets import SETS, SPLITS, Row, made_up
+from .embedding.equal_time import CHOSEN_BY, WAYS, Bench, bench_of, options, served_bytes
+from .embedding.sets import SETS, Row
 from .training.machine import where
 
 NAMES, FOUND = ("banking77", "clinc150"), 10  # sets whose documents are few; documents of a request
-CHOSEN_BY, ORDER = "ndcg_at_10", "the encoder's order"
+ORDER = "the encoder's order"
 TEMPLATE = {"input": "{{ query }} [SEP] {{ document }}", "target": "{{ fits }}"}
+SETTINGS: dict[str, Any] = {"task": {"kind": "regression", "query": "query"}, "template": TEMPLATE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,73 +51,47 @@ class Result:
     bytes: int = 0  # of the files that are served
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """The settings of all runs, which are kept in the folder `out`."""
+def pairs(bench: Bench, name: str) -> dict[str, list[Row]]:
+    """Return the rows of each split: a request with each document that the plain encoder finds."""
+    requests, parts = bench.rows(name), {}
+    documents = sorted({row["positive"] for row in SETS[name](bench.data)["train"]})
+    plain = _plain(bench, requests)
+    places = plain.encode(documents, document=True)
+    for split, chosen in requests.items():
+        near = np.argsort(-(plain.encode([row["query"] for row in chosen]) @ places.T), kind="stable")
+        parts[split] = [
+            {"query": row["query"], "document": documents[i], "fits": int(documents[i] == row["positive"])}
+            for row, order in zip(chosen, near[:, :FOUND], strict=True)
+            if documents.index(row["positive"]) in order
+            for i in order
+        ]
+    return parts
 
-    data: Path
-    out: Path
-    model: str
-    counts: Sequence[int]  # the most requests of train, dev, test
-    seconds: float
-    batch: int
-    threads: int | None
-    seed: int = 0
 
-    def pairs(self, name: str) -> dict[str, list[Row]]:
-        """Return the rows of each split: a request with each document that the plain encoder finds."""
-        parts: dict[str, list[Row]] = {}
-        requests = SETS[name](self.data)
-        documents = sorted({row["positive"] for row in requests["train"]})
-        plain = self._plain(requests)
-        places = plain.encode(documents, document=True)
-        for split, most in zip(SPLITS, self.counts, strict=True):
-            random.Random(f"{name} {split} {self.seed}").shuffle(requests[split])
-            chosen = requests[split][:most]
-            near = np.argsort(-(plain.encode([row["query"] for row in chosen]) @ places.T), kind="stable")
-            parts[split] = []
-            for row, order in zip(chosen, near[:, :FOUND], strict=True):
-                right = documents.index(row["positive"])
-                if right in order:
-                    parts[split] += [
-                        {"query": row["query"], "document": documents[i], "fits": int(i == right)}
-                        for i in order
-                    ]
-        return parts
+def measure(bench: Bench, names: Sequence[str]) -> Iterator[Result]:
+    """Train and measure every way on every set."""
+    for name in names:
+        rows = pairs(bench, name)
+        yield order_alone(name, rows["test"])
+        for way in WAYS:
+            run = bench.tuned(way, name, rows, SETTINGS)
+            scores = run.evaluate(rows["test"]).metrics
+            best = scores[CHOSEN_BY]
+            training = run.artifact.manifest["training"]
+            work = (len(rows["train"]), training["steps"], training["seconds"])
+            first = scores["recall_at_1"].value
+            queries = len({row["query"] for row in rows["test"]})
+            interval = (best.low, best.high)
+            yield Result(way.name, name, best.value, interval, first, queries, *work, served_bytes(run))
 
-    def tuned(self, way: Way, name: str, rows: dict[str, list[Row]]) -> Tuned:
-        """Train a way on a set for the same seconds as the others, or open the run if it is finished."""
 
-        def train(changes: dict[str, Any], steps: int, output: Path, is_pilot: bool) -> Tuned:
-            settings = {"batch_size": self.batch, "seed": self.seed, "threads": self.threads}
-            settings |= {"task": {"kind": "regression", "query": "query"}, "template": TEMPLATE, **changes}
-            return train_for(steps, self.model, way.method, rows, output, is_pilot, settings)
-
-        return tuned(way, train, self.seconds, self.out / f"{name}-{way.name}".replace(" ", "-"), CHOSEN_BY)
-
-    def results(self, names: Sequence[str]) -> Iterator[Result]:
-        """Train and measure every way on every set."""
-        for name in names:
-            rows = self.pairs(name)
-            yield order_alone(name, rows["test"])
-            for way in WAYS:
-                run = self.tuned(way, name, rows)
-                scores = run.evaluate(rows["test"]).metrics
-                best = scores[CHOSEN_BY]
-                interval = (best.low, best.high)
-                training = run.artifact.manifest["training"]
-                work = (len(rows["train"]), training["steps"], training["seconds"])
-                first = scores["recall_at_1"].value
-                queries = len({row["query"] for row in rows["test"]})
-                yield Result(way.name, name, best.value, interval, first, queries, *work, served_bytes(run))
-
-    def _plain(self, requests: dict[str, list[Row]]) -> Tuned:
-        """Return the plain encoder: one step, whose vectors are not used, writes the folder to open."""
-        with tempfile.TemporaryDirectory() as folder:
-            rows = {split: requests[split][:4] for split in SPLITS}
-            settings: dict[str, Any] = {"task": "embedding", "threads": self.threads, "length": 1}
-            run = train_for(1, self.model, "prompt-tuning", rows, Path(folder) / "plain", True, settings)
-            return softprompt.open_prompt(run.artifact.path, plain=True)
+def _plain(bench: Bench, requests: Mapping[str, Sequence[Row]]) -> Tuned:
+    """Return the plain encoder: one step, whose vectors are not used, writes the folder to open."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = {split: chosen[:4] for split, chosen in requests.items()}
+        settings = {"task": "embedding", "length": 1}
+        run = bench.train("prompt-tuning", rows, 1, Path(folder) / "plain", settings)
+        return softprompt.open_prompt(run.artifact.path, plain=True)
 
 
 def order_alone(name: str, rows: Sequence[Row]) -> Result:
@@ -149,31 +122,11 @@ def table(results: Sequence[Result]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rerankers", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data", type=Path, help="the folder of the data")
-    parser.add_argument("--out", type=Path, default=Path("runs/rerankers"))
-    parser.add_argument("--sets", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument(
-        "--requests", nargs=3, type=int, default=(1000, 100, 300), metavar=("TRAIN", "DEV", "TEST")
-    )
-    parser.add_argument("--seconds", type=float, default=120.0, help="of training, for each way")
-    parser.add_argument("--batch", type=int, default=32, help="rows of a step")
-    parser.add_argument("--model", default="minilm")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--short", action="store_true", help="a tiny model and made-up rows")
+    parser = options("python -m benchmarks.rerankers", str(__doc__), NAMES, (1000, 100, 300), 120.0)
     given = parser.parse_args(argv)
-    if given.data is None and not given.short:
-        parser.error("--data DIR, or --short")
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(
-            given.data, given.out, given.model, given.requests, given.seconds, given.batch, given.threads
-        )
-        if given.short:
-            model, data = made_up(Path(folder))
-            bench = Bench(data, Path(folder) / "out", str(model), (8, 4, 6), 0.01, 4, given.threads)
-        results = []
-        for result in bench.results(given.sets):
+    results = []
+    with bench_of(parser, given) as bench:
+        for result in measure(bench, given.sets):
             results.append(result)
             print(json.dumps(asdict(result)), flush=True)
     print(f"{table(results)}\n\n{where()}")

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.comparisons import rows
+from benchmarks.training import tiny
 from softprompt.compare.report.schema import Comparison
 
 RATES, BASE_RATES = [3e-3, 1e-2, 3e-2, 1e-1], [1e-4, 3e-4, 1e-3, 3e-3]
 FULL_RATES = [1e-5, 3e-5, 1e-4]
 
 
-def files_of(paths: Mapping[str, Path]) -> dict[str, Any]:
-    """Return the recipe's `data` section and the file of unseen rows, as keyword sections."""
+def recipe(
+    args: argparse.Namespace,
+    paths: Mapping[str, Path],
+    methods: Mapping[str, Mapping[str, Any]],
+    output: Path,
+    **sections: Any,
+) -> dict[str, Any]:
+    """Return the recipe of a comparison, as a user would write it; the short form tries one rate of each."""
     unseen = {"file": str(paths["unseen"].resolve())} if "unseen" in paths else None
-    data = {split: str(paths[split].resolve()) for split in ("train", "dev", "test")}
-    return {"data": data, "compare": {"control": False, "serving": False, "unseen": unseen}}
+    if args.short:
+        methods = {
+            name: {**given, "rates": given["rates"][1:2]} if "rates" in given else given
+            for name, given in methods.items()
+        }
+    compare = {"methods": methods, "budget": args.budget, "seeds": args.seeds, "unseen": unseen}
+    return {
+        "model": args.model,
+        "data": {split: str(paths[split].resolve()) for split in ("train", "dev", "test")},
+        "train": {"batch_size": args.batch, "cache": "disk", "threads": args.threads},
+        "output": str(output),
+        **sections,
+        "compare": {"control": False, "serving": False, **compare, **sections.get("compare", {})},
+    }
 
 
 def run(recipe: dict[str, Any], folder: Path, args: argparse.Namespace) -> Comparison:
@@ -60,10 +82,10 @@ def searched(result: Comparison, method: str, metric: str) -> float | None:
     return (min if metric == "perplexity" else max)(values, default=None)
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(scores: Sequence[Mapping[str, Any]]) -> str:
     """Return a Markdown table with a column for each key."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[_cell(row.get(key)) for key in keys] for row in rows]
+    keys = list(dict.fromkeys(key for row in scores for key in row))
+    cells = [[_cell(row.get(key)) for key in keys] for row in scores]
     every = [keys, ["---"] * len(keys), *cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in every)
 
@@ -93,9 +115,28 @@ def parser(prog: str, description: str, sets: Sequence[str], **counts: int) -> a
     return options
 
 
-def shorten(args: argparse.Namespace, folder: Path, model: Path, **counts: int) -> None:
-    """Let a command run on a tiny model, on one set of made-up rows in a folder, and with one seed."""
-    args.model, args.data, args.out = str(model), folder / "sets", folder / "out"
-    args.budget, args.threads, args.workers, args.only = "2s", 1, 1, args.only[:1]
-    for name, value in counts.items():
-        setattr(args, name, value)
+def measured(
+    options: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    measure: Callable[[str, argparse.Namespace], Sequence[dict[str, Any]]],
+    sizes: Mapping[str, int],
+    made_up: Callable[[random.Random], list[dict[str, Any]]],
+) -> tuple[argparse.Namespace, list[dict[str, Any]]]:
+    """Return the arguments and the lines of all sets.
+
+    The short form measures one set of rows that `made_up` draws, of such `sizes`, on a tiny model.
+    """
+    args = options.parse_args(arguments)
+    if args.data is None and not args.short:
+        options.error("--data is missing. fix: name the folder of the sets, or --short")
+    with tempfile.TemporaryDirectory() as folder:
+        if args.short:
+            args.model, args.data = str(tiny.make(Path(folder))[0]), Path(folder) / "sets"
+            args.out, args.budget, args.threads, args.workers = Path(folder) / "out", "2s", 1, 1
+            args.only = args.only[:1]
+            vars(args).update(sizes)
+            rows.write(
+                {split: made_up(random.Random(split)) for split in rows.FILES.values()},
+                args.data / args.only[0],
+            )
+        return args, [line for name in args.only for line in measure(name, args)]

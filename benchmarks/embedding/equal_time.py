@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import random
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ import softprompt
 from softprompt.artifacts.manifest import BASE
 from softprompt.artifacts.manifest import VECTORS as VECTORS_FILE
 from softprompt.tuned import Tuned
+
+from .sets import SETS, SPLITS, Row, made_up
 
 PILOT, TIMED_DEV = 16, 10  # steps that are timed; dev rows of these, which are scored once
 SEARCH = 0.5  # of the seconds of training: what the search of the learning rate takes, all rates together
@@ -41,42 +46,100 @@ WAYS = (
     Way("full", "none", FULL, {"base": "full"}),
 )
 
-#: Trains with settings and steps, and writes to a folder; a pilot is timed, and its scores are not used.
-Train = Callable[[dict[str, Any], int, Path, bool], Tuned]
+CHOSEN_BY = "ndcg_at_10"
 
 
-def tuned(way: Way, train: Train, seconds: float, output: Path, chosen_by: str) -> Tuned:
-    """Train a way for the same seconds as the others, or open the run if it is finished.
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The settings of all runs, which are kept in the folder `out`."""
 
-    A few steps are timed. Then all rates together take half of the seconds, and the one with the best dev
-    score `chosen_by` is trained for the seconds.
-    """
-    if (output / "softprompt.json").exists():
-        return softprompt.open_prompt(output)
-    with tempfile.TemporaryDirectory() as folder:
-        pace = _pace(train(way.at(way.rates[0]), PILOT, Path(folder) / "pilot", True))
-        steps = max(1, round(SEARCH * seconds / len(way.rates) / pace))
-        tried = {
-            rate: train(way.at(rate), steps, Path(folder) / str(rate), False).metrics[chosen_by]
-            for rate in way.rates
-        }
-    best = max(tried, key=lambda rate: tried[rate])
-    return train(way.at(best), max(1, round(seconds / pace)), output, False)
+    data: Path
+    out: Path
+    model: str
+    counts: Sequence[int]  # the most rows of train, dev, test
+    seconds: float
+    batch: int
+    threads: int | None
+    seed: int = 0
+
+    def rows(self, name: str) -> dict[str, list[Row]]:
+        """Return the rows of a set, drawn by the seed."""
+        parts = SETS[name](self.data)
+        for split, most in zip(SPLITS, self.counts, strict=True):
+            random.Random(f"{name} {split} {self.seed}").shuffle(parts[split])
+            parts[split] = parts[split][:most]
+        return parts
+
+    def tuned(
+        self, way: Way, name: str, rows: Mapping[str, Sequence[Row]], settings: dict[str, Any]
+    ) -> Tuned:
+        """Train a way on a set for the same seconds as the others, or open the run if it is finished.
+
+        A few steps are timed. Then all rates together take half of the seconds, and the one with the best dev
+        score is trained for the seconds.
+        """
+        output = self.out / f"{name}-{way.name}".replace(" ", "-")
+        if (output / "softprompt.json").exists():
+            return softprompt.open_prompt(output)
+
+        def train(rate: float, steps: int, place: Path) -> Tuned:
+            return self.train(way.method, rows, steps, place, {**settings, **way.at(rate)})
+
+        with tempfile.TemporaryDirectory() as folder:
+            few = {**rows, "dev": rows["dev"][:TIMED_DEV]}
+            timed = {**settings, **way.at(way.rates[0])}
+            pace = _pace(self.train(way.method, few, PILOT, Path(folder) / "pilot", timed, evaluations=1))
+            steps = max(1, round(SEARCH * self.seconds / len(way.rates) / pace))
+            tried = {
+                rate: train(rate, steps, Path(folder) / str(rate)).metrics[CHOSEN_BY] for rate in way.rates
+            }
+        best = max(tried, key=lambda rate: tried[rate])
+        return train(best, max(1, round(self.seconds / pace)), output)
+
+    def train(
+        self,
+        method: str,
+        rows: Mapping[str, Sequence[Row]],
+        steps: int,
+        output: Path,
+        settings: dict[str, Any],
+        evaluations: int = 4,
+    ) -> Tuned:
+        """Train for a number of steps, with some evaluations on the dev rows along the way."""
+        given: dict[str, Any] = {"batch_size": self.batch, "seed": self.seed, "threads": self.threads}
+        given |= {"steps": steps, "eval_every": max(1, steps // evaluations), **settings}
+        return softprompt.tune(self.model, method, rows["train"], dev=rows["dev"], output=output, **given)
 
 
-def train_for(
-    steps: int,
-    model: str,
-    method: str,
-    rows: Mapping[str, Sequence[Any]],
-    output: Path,
-    is_pilot: bool,
-    settings: Mapping[str, Any],
-) -> Tuned:
-    """Train for a number of steps, and score the dev rows four times; a pilot scores a few of them once."""
-    dev = rows["dev"][:TIMED_DEV] if is_pilot else rows["dev"]
-    every = {"steps": steps, "eval_every": steps if is_pilot else max(1, steps // 4)}
-    return softprompt.tune(model, method, rows["train"], dev=dev, output=output, **every, **settings)
+def options(
+    prog: str, description: str, sets: Sequence[str], counts: Sequence[int], seconds: float
+) -> argparse.ArgumentParser:
+    """Return the options of a benchmark at equal time; `counts` are the default numbers of rows."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--data", type=Path, help="the folder of the data")
+    parser.add_argument("--out", type=Path, default=Path("runs") / prog.rsplit(".", 1)[-1])
+    parser.add_argument("--sets", nargs="+", choices=list(sets), default=list(sets))
+    parser.add_argument("--rows", nargs=3, type=int, default=tuple(counts), metavar=("TRAIN", "DEV", "TEST"))
+    parser.add_argument("--seconds", type=float, default=seconds, help="of training, for each way")
+    parser.add_argument("--batch", type=int, default=32, help="rows of a step")
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--short", action="store_true", help="a tiny model and made-up rows")
+    return parser
+
+
+@contextmanager
+def bench_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Iterator[Bench]:
+    """Yield the settings that were given; those of the short form are in a folder that is removed."""
+    if given.short:
+        with tempfile.TemporaryDirectory() as folder:
+            model, data = made_up(Path(folder))
+            yield Bench(data, Path(folder) / "out", str(model), (8, 4, 6), 0.01, 4, given.threads)
+        return
+    if given.data is None:
+        parser.error("--data DIR, or --short")
+    yield Bench(given.data, given.out, given.model, given.rows, given.seconds, given.batch, given.threads)
 
 
 def served_bytes(run: Tuned) -> int:

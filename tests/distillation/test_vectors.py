@@ -23,13 +23,18 @@ def test_the_smallest_within_the_interval_of_the_best_is_kept():
     assert smallest(points[:1] + points[2:]).vectors == 16
 
 
-def test_auto_tries_numbers_up_to_the_text(model_folder, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def lm(model_folder, tmp_path, monkeypatch):
+    """A model whose answers to the words are in the folder of `tmp_path / "out"` already."""
     monkeypatch.setattr(answers, "_identity", lambda recipe, lm: "same")
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
     rows = [{"request": w, "answer": w[::-1], "teacher": "same"} for w in WORDS]
     (tmp_path / "out-distill").mkdir()
     (tmp_path / "out-distill/requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lm = softprompt.load(str(model_folder), dtype="float32")
+    return softprompt.load(str(model_folder), dtype="float32")
+
+
+def test_auto_tries_numbers_up_to_the_text(lm, tmp_path, capsys):
     options = {"vectors": "auto", "output": tmp_path / "out", **SETTINGS}
     with pytest.raises(SoftPromptError, match="2 seeds cannot be trained"):
         softprompt.distill(lm, TEXT, WORDS, seeds=2, **options)
@@ -47,14 +52,8 @@ def test_auto_tries_numbers_up_to_the_text(model_folder, tmp_path, monkeypatch, 
     assert again.run.was_finished and smallest(again.curve).vectors == kept.vectors
 
 
-def test_a_single_vector_is_trained(model_folder, tmp_path, monkeypatch):
+def test_a_single_vector_is_trained(lm, tmp_path):
     """`distill` keeps the first vector only where others are trained; `tune` refuses that."""
-    monkeypatch.setattr(answers, "_identity", lambda recipe, lm: "same")
-    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
-    rows = [{"request": w, "answer": w[::-1], "teacher": "same"} for w in WORDS]
-    (tmp_path / "out-distill").mkdir()
-    (tmp_path / "out-distill/requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lm = softprompt.load(str(model_folder), dtype="float32")
     result = softprompt.distill(
         lm, TEXT, WORDS, vectors=1, seeds=1, output=tmp_path / "out", **SETTINGS, freeze_first=True
     )
